@@ -1,0 +1,42 @@
+# `make demo` and `make test` need nothing but Python and make: each creates .venv if it is missing.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
+	$(PY) train.py --config configs/demo.yaml --overwrite
+	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls
+
+demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
+	$(PY) prepare.py synthetic --out demo_data
+
+test: lint
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(PY) -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+format: $(VENV)/.installed-dev
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+# Removes what the demo and the tools wrote; your own runs under ckpts/ and logfiles/ stay.
+clean:
+	rm -rf $(VENV) demo_data ckpts/demo logfiles/demo .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

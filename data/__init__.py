@@ -1,0 +1,1 @@
+"""From image files and label files to batches of views. Imports no other package of this repository."""

@@ -1,0 +1,140 @@
+"""The one place where a photograph is cut into the network's views."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from data.decode import DEFAULT_MAX_PIXELS
+from data.fragments import sample_fragments
+from data.resize import resize_bilinear
+from data.saliency import METHODS, salient_corner
+from data.seeding import Purpose, derive_generator
+
+VIEW_NAMES = ("aesthetic", "distortion", "salient")
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """How views are cut. It travels with the checkpoint, so that scoring cannot differ from training.
+
+    Attributes:
+        resize: short side of the aesthetic view before its crop, pixels.
+        crop_size: side of the aesthetic view, pixels; at most `resize`.
+        n_fragment: mini-patches along each side of the distortion view.
+        patch_size: side of a mini-patch, pixels.
+        salient_patch_dimension: side of the salient view, pixels.
+        saliency: "center" or "spectral".
+        max_pixels: largest image that is decoded, or made by enlarging a small one.
+        seed: of the fragments in evaluation; with the default every user gets the same score for the same file.
+        views: the views that are cut; a single-trunk model reads the aesthetic one alone.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    resize: int = 512
+    crop_size: int = 480
+    n_fragment: int = 15
+    patch_size: int = 32
+    salient_patch_dimension: int = 480
+    saliency: str = "center"
+    max_pixels: int = DEFAULT_MAX_PIXELS
+    seed: int = 0
+    views: tuple[str, ...] = VIEW_NAMES
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop_size", "n_fragment", "patch_size", "salient_patch_dimension", "max_pixels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.crop_size > self.resize:
+            raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}, from which it is cut")
+        if self.saliency not in METHODS:
+            raise ValueError(f"unknown saliency {self.saliency!r}: choose from {', '.join(METHODS)}")
+        unknown = set(self.views) - set(VIEW_NAMES)
+        if unknown or not self.views:
+            raise ValueError(f"views must be some of {', '.join(VIEW_NAMES)}; got {self.views!r}")
+
+    @property
+    def view_sizes(self) -> dict[str, int]:
+        """The side of each view that is cut, pixels."""
+        sizes = {
+            "aesthetic": self.crop_size,
+            "distortion": self.n_fragment * self.patch_size,
+            "salient": self.salient_patch_dimension,
+        }
+        return {name: sizes[name] for name in self.views}
+
+    def evaluation_generator(self, draw: int = 0) -> np.random.Generator:
+        """Return the generator that places the fragments of a draw in evaluation, the same for every photograph."""
+        return derive_generator(Purpose.EVALUATION, self.seed, draw)
+
+    def to_dict(self) -> dict:
+        """Return the fields as plain values, for a checkpoint."""
+        return asdict(self) | {"views": list(self.views)}
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> "ViewSpec":
+        """Undo `to_dict`."""
+        return cls(**(fields | {"views": tuple(fields["views"])}))
+
+
+def make_views(
+    image: np.ndarray,
+    spec: ViewSpec,
+    generator: np.random.Generator,
+    crop_generator: np.random.Generator | None = None,
+) -> dict[str, torch.Tensor]:
+    """Cut the views of a photograph (arXiv 2409.00749, Sec. 3.1).
+
+    Args:
+        image: (H, W, 3) uint8, any size.
+        spec: which views, and how.
+        generator: places the fragments of the distortion view.
+        crop_generator: places the crop of the aesthetic view at random, for training; without it the crop is central.
+
+    Returns:
+        For each of `spec.views` a contiguous (3, S, S) uint8 tensor.
+
+    Raises:
+        ImageError: the image is so long and thin that enlarging it would pass `spec.max_pixels`.
+    """
+    views = {}
+    if "aesthetic" in spec.views:
+        resized = resize_short_side(image, spec.resize, spec.max_pixels)
+        if crop_generator is None:
+            top, left = salient_corner(resized, spec.crop_size, "center")
+        else:
+            top, left = (crop_generator.integers(0, side - spec.crop_size + 1) for side in resized.shape[:2])
+        views["aesthetic"] = _to_tensor(crop(resized, top, left, spec.crop_size))
+    if "distortion" in spec.views:
+        views["distortion"] = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
+    if "salient" in spec.views:
+        top, left = salient_corner(image, spec.salient_patch_dimension, spec.saliency)
+        views["salient"] = _to_tensor(crop(image, top, left, spec.salient_patch_dimension))
+    return views
+
+
+def resize_short_side(image: np.ndarray, size: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """Resize (H, W, 3) uint8 to a short side of `size`; the long side is truncated, as torchvision's Resize does."""
+    height, width = image.shape[:2]
+    if height <= width:
+        return resize_bilinear(image, size, int(size * width / height), max_pixels)
+    return resize_bilinear(image, int(size * height / width), size, max_pixels)
+
+
+def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
+    """Cut a square of `size` pixels out of (H, W, 3) uint8; what lies outside the image is black."""
+    height, width = image.shape[:2]
+    if top >= 0 and left >= 0 and top + size <= height and left + size <= width:
+        return image[top : top + size, left : left + size]
+    padded = np.zeros((size, size, 3), np.uint8)
+    inside = image[max(top, 0) : max(top + size, 0), max(left, 0) : max(left + size, 0)]
+    y, x = max(-top, 0), max(-left, 0)
+    padded[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+    return padded
+
+
+def _to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Copy (S, S, 3) to a contiguous (3, S, S) tensor that holds on to no larger array."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

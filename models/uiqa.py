@@ -1,0 +1,173 @@
+"""UIQA: three trunks look at three views of a photograph, and a linear head regresses one score."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from models.backbones import build_trunk
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+HEAD_WIDTH = 128
+
+DEFAULT_VIEW_SIZES = {"aesthetic": 480, "distortion": 480, "salient": 480}
+
+
+class QualityModel(nn.Module):
+    """What the three-branch and the single-trunk model share: normalisation, the head and its exact decomposition.
+
+    The head is two linear layers with no activation between, as released. It therefore has one effective weight vector,
+    and the score is a sum over the places of each trunk's final map (`contributions`).
+    """
+
+    view_names: tuple[str, ...]
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.quality = nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.Linear(HEAD_WIDTH, 1))
+        # Not persistent: released state dicts have no such keys.
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    def trunks(self) -> dict[str, nn.Module]:
+        """Return each view's trunk, in the order of their features in the head."""
+        raise NotImplementedError
+
+    def normalise(self, view: torch.Tensor) -> torch.Tensor:
+        """Return (B, 3, S, S) uint8 as ImageNet-normalised floats; floats are taken as normalised already."""
+        if view.dtype != torch.uint8:
+            return view
+        return (view.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the head as one linear map: for each view a weight vector (C,), and the bias, a scalar."""
+        first, second = self.quality
+        weight = (second.weight @ first.weight).squeeze(0)
+        bias = (second.weight @ first.bias + second.bias).squeeze(0)
+        trunks = self.trunks()
+        parts = weight.split([trunk.num_features for trunk in trunks.values()])
+        return dict(zip(trunks, parts, strict=True)), bias
+
+    def contributions(self, *positional: torch.Tensor, **views: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return how many points every place of every view adds to the score.
+
+        With w the head's effective weight vector, `score = bias + sum over views of the mean over places of (w_view .
+        token)`, exactly: a class activation map (Zhou et al., CVPR 2016) without the approximation. The *place* is
+        approximate, because in the trunk every token has seen its neighbours.
+
+        Args:
+            views: as in `forward`.
+
+        Returns:
+            `score` (B,), `bias` scalar, and for each view a map (B, h, w) whose mean over places is its share.
+        """
+        views |= dict(zip(self.view_names, positional, strict=False))
+        weights, bias = self.effective_weights()
+        maps = {
+            name: trunk.feature_map(self.normalise(views[name])) @ weights[name]  # (B, h, w, C) -> (B, h, w)
+            for name, trunk in self.trunks().items()
+        }
+        score = bias + sum(place.mean(dim=(1, 2)) for place in maps.values())
+        return {"score": score, "bias": bias, **maps}
+
+    @torch.no_grad()
+    def fold_opinion_scale(self, mos_mean: float, mos_sd: float) -> None:
+        """Make the last layer give `score * mos_sd + mos_mean`: from standardised opinions to the data set's scale."""
+        self.quality[1].weight.mul_(mos_sd)
+        self.quality[1].bias.mul_(mos_sd).add_(mos_mean)
+
+
+class UIQA(QualityModel):
+    """The three-branch model (Sun et al., arXiv 2409.00749, Sec. 3), with the released weights' state-dict keys.
+
+    Args:
+        backbone: of all three trunks, see `models.backbones.build_trunk`.
+        view_sizes: side of each view, pixels; only trunks with a fixed input size use it.
+        stochastic_depth: rate; the trunk's own if None.
+    """
+
+    view_names = ("aesthetic", "distortion", "salient")
+
+    def __init__(
+        self,
+        backbone: str = "swin_t",
+        view_sizes: Mapping[str, int] = DEFAULT_VIEW_SIZES,
+        stochastic_depth: float | None = None,
+    ):
+        aesthetic, distortion, salient = (
+            build_trunk(backbone, view_sizes[name], stochastic_depth) for name in self.view_names
+        )
+        super().__init__(aesthetic.num_features + distortion.num_features + salient.num_features)
+        self.aesthetics_feature_extraction = aesthetic
+        self.distortion_feature_extraction = distortion
+        self.saliency_feature_extraction = salient
+
+    def trunks(self) -> dict[str, nn.Module]:
+        return {
+            "aesthetic": self.aesthetics_feature_extraction,
+            "distortion": self.distortion_feature_extraction,
+            "salient": self.saliency_feature_extraction,
+        }
+
+    def forward(self, aesthetic: torch.Tensor, distortion: torch.Tensor, salient: torch.Tensor) -> torch.Tensor:
+        """Score a batch.
+
+        Args:
+            aesthetic, distortion, salient: (B, 3, S, S) each, uint8 or already normalised floats.
+
+        Returns:
+            Scores, (B, 1).
+        """
+        aesthetic = self.aesthetics_feature_extraction(self.normalise(aesthetic))  # (B, C)
+        distortion = self.distortion_feature_extraction(self.normalise(distortion))
+        salient = self.saliency_feature_extraction(self.normalise(salient))
+        features = torch.cat([aesthetic, distortion, salient], dim=1)  # (B, 3C), 2304 with swin_t
+        return self.quality(features)
+
+
+class SwinT(QualityModel):
+    """One trunk on the aesthetic view: the model that is pre-trained on AVA, with its released state-dict keys.
+
+    Args:
+        backbone, view_sizes, stochastic_depth: as for UIQA.
+    """
+
+    view_names = ("aesthetic",)
+
+    def __init__(
+        self,
+        backbone: str = "swin_t",
+        view_sizes: Mapping[str, int] = DEFAULT_VIEW_SIZES,
+        stochastic_depth: float | None = None,
+    ):
+        trunk = build_trunk(backbone, view_sizes["aesthetic"], stochastic_depth)
+        super().__init__(trunk.num_features)
+        self.feature_extraction = trunk
+
+    def trunks(self) -> dict[str, nn.Module]:
+        return {"aesthetic": self.feature_extraction}
+
+    def forward(self, aesthetic: torch.Tensor) -> torch.Tensor:
+        """Score a batch of aesthetic views, (B, 3, S, S) uint8 or normalised floats; returns (B, 1)."""
+        return self.quality(self.feature_extraction(self.normalise(aesthetic)))
+
+
+MODELS = {"UIQA": UIQA, "SwinT": SwinT}
+MODEL_ALIASES = {"Model_SwinT": "SwinT"}  # the published pre-training command's word
+
+
+def build_model(name: str = "UIQA", **options) -> QualityModel:
+    """Build a model with random weights; nothing is downloaded.
+
+    Args:
+        name: "UIQA" (three branches) or "SwinT" (one; "Model_SwinT" is the published word for it).
+        options: of the model's constructor: backbone, view_sizes, stochastic_depth.
+
+    Raises:
+        ValueError: no such model or backbone.
+    """
+    name = MODEL_ALIASES.get(name, name)
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
+    return MODELS[name](**options)

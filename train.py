@@ -1,0 +1,305 @@
+"""Train a quality model: UIQA on ultra-high-definition photographs, or one trunk on AVA. One loop serves both.
+
+python train.py --config configs/demo.yaml
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data.datasets import EpochSampler, PairDataset, collate_pairs
+from data.decode import ImageError
+from data.seeding import seed_torch
+from data.tables import LabelTable
+from data.views import ViewSpec
+from losses import quality_loss
+from models import build_model
+from models.backbones import imagenet_state_dict
+from models.uiqa import QualityModel
+from utils.calibration import Calibration, fit_calibration
+from utils.checkpoint import initialise, save_checkpoint
+from utils.distributed import select_device, unwrap
+from utils.inference import progress_bar, score_photographs
+from utils.metrics import mapped_metrics, selection_criterion
+from utils.options import (
+    RunError,
+    entry_point,
+    parse_options,
+    run_name,
+    table_of,
+    train_parser,
+    usage_errors,
+    view_spec,
+)
+from utils.report import environment, write_csv, write_json
+
+
+@entry_point
+def main(args: list[str] | None = None) -> int:
+    """Train as the command line says; return the exit code."""
+    parser = train_parser()
+    options = parse_options(parser, args)
+    options.run = run_name(options)
+    with usage_errors(parser):
+        device = select_device(options.device)
+        spec = view_spec(options)
+        torch.manual_seed(options.random_seed)  # the head's and, from scratch, the trunks' first weights
+        model = build_model(options.model, backbone=options.backbone, view_sizes=spec.view_sizes)
+
+    snapshots, logs = run_folders(options)
+    table = table_of(options, splits=("train", "val"))
+    training = PairDataset(table.split("train"), spec, options.random_seed)
+    validation = table.split("val")
+    start = initial_weights(model, options, spec)
+    # The loss sees (mos - mean) / sd; loading a checkpoint folds the two back into the last layer.
+    scale = {"mean": 0.0, "sd": 1.0}
+    if options.mos_scale == "standardise":
+        scale = {"mean": float(training.mos.mean()), "sd": float(training.mos.std())}
+
+    model.to(device)
+    network = nn.DataParallel(model) if options.multi_gpu else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio)
+    loader = pair_loader(training, options, device)
+    write_json(logs / "options.json", {"options": vars(options), "environment": environment()})
+    say_what_runs(options, table, model, start, device, snapshots)
+
+    history: list[dict] = []
+    best = -math.inf
+    for epoch in range(options.num_epochs):
+        loader.sampler.epoch = epoch
+        lr = optimizer.param_groups[0]["lr"]
+        averages = train_one_epoch(network, loader, optimizer, scale, epoch, device, options)
+        scheduler.step()
+
+        measures, calibration = validate(network, validation, spec, scale, device, options)
+        criterion = selection_criterion(measures)
+        history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
+        say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
+
+        checkpoint = {
+            "model": {"name": options.model, "backbone": options.backbone},
+            "state_dict": {key: value.cpu() for key, value in unwrap(network).state_dict().items()},
+            "view_spec": spec.to_dict(),
+            "mos_scale": scale,
+            "calibration": calibration.to_dict(),
+            "branch_means": None,
+            "metrics": measures,
+            "options": vars(options),
+            "epoch": epoch + 1,
+        }
+        # A criterion that is not a number (constant scores, say) never beats one that is.
+        if not history[:-1] or criterion > best:
+            best = criterion if math.isfinite(criterion) else -math.inf
+            best_epoch = epoch + 1
+            save_checkpoint(snapshots / "best.pth", checkpoint)
+        to_resume = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "best": best}
+        save_checkpoint(snapshots / "last.pth", checkpoint | to_resume)
+        write_csv(logs / "history.csv", history)
+
+    say(f"Best epoch by validation: {best_epoch} ({snapshots / 'best.pth'}); history: {logs / 'history.csv'}")
+    say(f"Evaluate it once on the test split with: python test.py --checkpoint {snapshots / 'best.pth'}")
+    return 0
+
+
+def train_one_epoch(
+    network: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    scale: dict[str, float],
+    epoch: int,
+    device: torch.device,
+    options: argparse.Namespace,
+) -> dict[str, float]:
+    """Pass once over the training pairs.
+
+    Returns:
+        Averages over the epoch: `loss`, `fidelity`, `mse` (on the scale the loss sees), `images_per_s` and `data_wait`,
+        the share of the time in which the network waited for data.
+    """
+    network.train()
+    totals = dict.fromkeys(("loss", "fidelity", "mse"), 0.0)
+    lately = Tally()
+    whole = Tally()
+    batches = iter(loader)
+    with progress_bar(len(loader), f"epoch {epoch + 1}", unit="step") as bar:
+        for step in range(len(loader)):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - asked
+            if batch["errors"]:
+                raise ImageError("; ".join(message for _, message in batch["errors"]))
+
+            seed_torch(options.random_seed, epoch * len(loader) + step)  # stochastic depth and dropout
+            views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
+            mos = ((batch["mos"] - scale["mean"]) / scale["sd"]).to(device, non_blocking=True)
+            scores = network(**views).squeeze(1)  # (2B, 1) -> (2B,): all firsts, then all seconds
+            first, second = scores.chunk(2)
+            losses = quality_loss(first, second, *mos.chunk(2), options.lr_weight_L2, options.lr_weight_pair)
+            optimizer.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            optimizer.step()
+
+            values = {name: loss.item() for name, loss in losses.items()}
+            if not math.isfinite(values["loss"]):
+                names = ", ".join(Path(loader.dataset.paths[index]).name for index in batch["index"])
+                raise RunError(
+                    f"the loss of epoch {epoch + 1}, step {step + 1} is {values['loss']}; its images: {names}"
+                )
+            totals = {name: totals[name] + value for name, value in values.items()}
+            for tally in (lately, whole):
+                tally.add(values["loss"], len(mos), waited)
+            bar.update()
+            if (step + 1) % options.print_samples == 0:
+                say(
+                    f"Epoch {epoch + 1}/{options.num_epochs} | Step {step + 1}/{len(loader)} | loss {lately.loss:.4f} "
+                    f"| lr {optimizer.param_groups[0]['lr']:.3g} | {lately.words()}"
+                )
+                lately = Tally()
+    averages = {name: total / len(loader) for name, total in totals.items()}
+    say(
+        f"Epoch {epoch + 1}/{options.num_epochs} | training loss {averages['loss']:.4f} "
+        f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {whole.words()}"
+    )
+    return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}
+
+
+class Tally:
+    """Loss, images and waiting time since it was made."""
+
+    def __init__(self):
+        self.began = time.perf_counter()
+        self.steps, self.total, self.images, self.waited = 0, 0.0, 0, 0.0
+
+    def add(self, loss: float, images: int, waited: float) -> None:
+        self.steps += 1
+        self.total += loss
+        self.images += images
+        self.waited += waited
+
+    @property
+    def loss(self) -> float:
+        return self.total / self.steps
+
+    @property
+    def images_per_s(self) -> float:
+        return self.images / (time.perf_counter() - self.began)
+
+    @property
+    def data_wait(self) -> float:
+        return min(1.0, self.waited / (time.perf_counter() - self.began))
+
+    def words(self) -> str:
+        return f"{self.images_per_s:.1f} images/s | data wait {self.data_wait:.0%}"
+
+
+def validate(
+    network: nn.Module,
+    validation,
+    spec: ViewSpec,
+    scale: dict[str, float],
+    device: torch.device,
+    options: argparse.Namespace,
+) -> tuple[dict[str, float], Calibration]:
+    """Score the validation images; return the measures on the data set's scale, and the mapping fitted on them."""
+    result = score_photographs(
+        network, validation["path"], spec, device, 2 * options.batch_size, options.num_workers, progress="validation"
+    )
+    if result.failures:
+        raise ImageError("; ".join(message for _, message in result.failures))
+    scores = result.scores * scale["sd"] + scale["mean"]
+    if not np.isfinite(scores).all():
+        raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
+    mos = validation["mos"].to_numpy()
+    calibration = fit_calibration(scores, mos, "validation")
+    return mapped_metrics(scores, calibration(scores), mos), calibration
+
+
+def pair_loader(training: PairDataset, options: argparse.Namespace, device: torch.device) -> DataLoader:
+    """Return the loader of training batches; its workers live as long as the run."""
+    return DataLoader(
+        training,
+        batch_size=options.batch_size,
+        sampler=EpochSampler(len(training), options.random_seed),
+        num_workers=options.num_workers,
+        collate_fn=collate_pairs,
+        pin_memory=device.type == "cuda",
+        persistent_workers=options.num_workers > 0,
+    )
+
+
+def initial_weights(model: QualityModel, options: argparse.Namespace, spec: ViewSpec) -> str:
+    """Give the model its first weights; return in words where they come from."""
+    if options.pretrained_path:
+        return initialise(model, options.pretrained_path)
+    if options.init == "scratch":
+        return "random weights"
+    state = imagenet_state_dict(options.backbone, spec.crop_size)  # downloaded once for all branches
+    for trunk in model.trunks().values():
+        trunk.load_state_dict(state)
+    return "ImageNet weights in every trunk"
+
+
+def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Make the run's folders for checkpoints and logs.
+
+    Raises:
+        RunError: a checkpoint is there already and nobody asked to replace it, or a folder cannot be made.
+    """
+    snapshots, logs = Path(options.snapshot) / options.run, Path(options.logdir) / options.run
+    held = [path for path in (snapshots / "last.pth", snapshots / "best.pth") if path.exists()]
+    if held and not options.overwrite:
+        raise RunError(
+            f"{held[0]} is there already: give this run another name with --run, or replace it with --overwrite"
+        )
+    try:
+        for folder in (snapshots, logs):
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
+    return snapshots, logs
+
+
+def say_what_runs(
+    options: argparse.Namespace,
+    table: LabelTable,
+    model: QualityModel,
+    start: str,
+    device: torch.device,
+    snapshots: Path,
+) -> None:
+    """Print what a reader of the log needs to know before the first epoch."""
+    counts = ", ".join(f"{len(table.split(name))} {name}" for name in ("train", "val"))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    devices = max(1, torch.cuda.device_count()) if options.multi_gpu else 1
+    say(f"Labels: {table.source} ({counts}; {table.split_rule})")
+    for note in table.notes:
+        say(f"Note: {note}")
+    say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {start}")
+    say(f"Device: {device.type} x {devices}, {options.num_workers} data workers; checkpoints in {snapshots}")
+
+
+def validation_words(measures: dict[str, float], count: int, calibration: Calibration) -> str:
+    """Return the validation measures for the log."""
+    words = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
+    undefined = "" if math.isfinite(measures["SRCC"]) else " | NaN: correlations of constant scores are undefined"
+    mapping = "" if calibration.parameters else f" | no mapping: {calibration.reason}"
+    return f"validation ({count} images): {words}{mapping}{undefined}"
+
+
+def say(line: str) -> None:
+    """Print a line at once, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stdout)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

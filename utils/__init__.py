@@ -1,0 +1,1 @@
+"""What the entry points share: options, checkpoints, the scoring loop, measures and reports."""

@@ -1,0 +1,104 @@
+"""From scores to the MOS scale: the 4-parameter logistic mapping, and an honest way out where it cannot be fitted."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import OptimizeWarning, curve_fit
+from scipy.special import expit
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A mapping of scores to quality on the MOS scale.
+
+    Attributes:
+        parameters: (upper, lower, middle, width) of `lower + (upper - lower) / (1 + exp(-(score - middle) / |width|))`,
+            in the order of the released `UIQA.npy`; None where scores stay as they are.
+        fitted_on: which data the mapping was fitted on.
+        reason: why there are no parameters; empty if there are.
+    """
+
+    parameters: tuple[float, float, float, float] | None
+    fitted_on: str
+    reason: str = ""
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Return quality on the MOS scale, in the shape of the scores."""
+        scores = np.asarray(scores, float)
+        return scores.copy() if self.parameters is None else logistic(scores, *self.parameters)
+
+    def describe(self) -> str:
+        """Return in words on which data the mapping was fitted, or why there is none."""
+        return f"fitted on {self.fitted_on}" if self.parameters else f"raw scores: {self.reason}"
+
+    def to_dict(self) -> dict:
+        """Return plain values, for a checkpoint."""
+        parameters = None if self.parameters is None else list(self.parameters)
+        return {"parameters": parameters, "fitted_on": self.fitted_on, "reason": self.reason}
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> "Calibration":
+        """Undo `to_dict`."""
+        parameters = fields["parameters"]
+        return cls(None if parameters is None else tuple(parameters), fields["fitted_on"], fields["reason"])
+
+
+def logistic(scores: np.ndarray, upper: float, lower: float, middle: float, width: float) -> np.ndarray:
+    """Return the 4-parameter logistic of scores (VQEG 2000, as in the released evaluation code)."""
+    return lower + (upper - lower) * expit((scores - middle) / np.abs(width))
+
+
+def fit_calibration(scores: np.ndarray, mos: np.ndarray, fitted_on: str) -> Calibration:
+    """Fit the logistic mapping of scores to opinions by least squares.
+
+    Differs from the paper: the fit runs on standardised scores, so its start suits any spread (the published start, a
+    width of 0.5, is flat for scores that span 0.1), and it gives up after 20,000 evaluations instead of never.
+
+    Args:
+        scores, mos: (n,) each, finite.
+        fitted_on: which data these are, for reports.
+
+    Returns:
+        The mapping; without parameters, and with the reason, for fewer than five images, for constant scores, and where
+        the fit does not converge.
+    """
+    scores, mos = np.asarray(scores, float), np.asarray(mos, float)
+    if len(scores) < 5:
+        return Calibration(None, fitted_on, f"{len(scores)} images are too few to fit four parameters")
+    centre, spread = scores.mean(), scores.std()
+    if spread <= 1e-12 * max(1.0, abs(centre)):
+        return Calibration(None, fitted_on, "the scores are constant")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptimizeWarning)  # no covariance is asked for
+            warnings.simplefilter("ignore", RuntimeWarning)
+            (upper, lower, middle, width), _ = curve_fit(
+                logistic, (scores - centre) / spread, mos, p0=[mos.max(), mos.min(), 0.0, 1.0], maxfev=20_000
+            )
+    except RuntimeError:
+        return Calibration(None, fitted_on, "the logistic fit did not converge")
+    parameters = (upper, lower, middle * spread + centre, abs(width) * spread)
+    calibration = Calibration(tuple(map(float, parameters)), fitted_on)
+    if not np.isfinite(parameters).all() or parameters[3] == 0 or not np.isfinite(calibration(scores)).all():
+        return Calibration(None, fitted_on, "the logistic fit did not converge")
+    return calibration
+
+
+def load_calibration(path: str | os.PathLike) -> Calibration:
+    """Read a released calibration file (`UIQA.npy`: four numbers).
+
+    Raises:
+        ValueError: missing, no such file, or of another content. Pickled objects are never loaded.
+    """
+    try:
+        parameters = np.load(path, allow_pickle=False)
+    except Exception as error:  # numpy raises a handful of types for damaged files
+        raise ValueError(f"{path}: cannot be read as a calibration file: {error}") from error
+    if parameters.shape != (4,) or not np.issubdtype(parameters.dtype, np.number) or not np.isfinite(parameters).all():
+        raise ValueError(
+            f"{path}: a calibration file holds four finite numbers; got {parameters.dtype} {parameters.shape}"
+        )
+    return Calibration(tuple(map(float, parameters)), f"{Path(path).name} (as released)")

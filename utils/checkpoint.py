@@ -1,0 +1,206 @@
+"""Checkpoints: written whole or not at all, read without running code, ours and the released ones alike."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from data.views import ViewSpec
+from models import build_model
+from models.uiqa import QualityModel
+from utils.calibration import Calibration, load_calibration
+
+FORMAT = "uiqa-checkpoint"
+VERSION = 1
+
+WHERE_TO_GET_WEIGHTS = (
+    "Train one (`python train.py --help`; `make demo` makes ckpts/demo/best.pth), or download the authors' UIQA.pth "
+    "and UIQA.npy into ckpts/ (links: https://github.com/sunwei925/UIQA)"
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, the cause and the remedy."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to score.
+
+    Attributes:
+        model: in evaluation mode on the CPU; its scores are on the data set's scale.
+        view_spec: how its views are cut.
+        calibration: mapping of scores to quality, None if the checkpoint has none.
+        branch_means: mean share of each view in the validation scores, None if the checkpoint has none.
+        options: of the run that trained it; empty for released weights.
+    """
+
+    model: QualityModel
+    view_spec: ViewSpec
+    calibration: Calibration | None
+    branch_means: dict[str, float] | None
+    options: dict
+
+
+def save_checkpoint(path: str | os.PathLike, content: dict) -> None:
+    """Write a checkpoint so that the file is either the old one or the whole new one, whatever happens in between.
+
+    Args:
+        path: its folder must exist.
+        content: tensors, dicts, lists, str, int, float, bool and None only, so that loading never runs code.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("wb") as file:
+        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def read_weights_file(path: str | os.PathLike) -> dict:
+    """Read a `.safetensors` or torch file onto the CPU, with `weights_only=True`, so that no code in it is run.
+
+    Raises:
+        CheckpointError: missing, damaged, or with content other than tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint. {WHERE_TO_GET_WEIGHTS}")
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, pickle and torch each raise exceptions of their own for damaged files
+        if "weights_only" in str(error).lower() or "Unsupported" in str(error):
+            cause = "it holds objects other than tensors and plain values, which could run code; they are not loaded"
+        else:
+            cause = f"it is damaged or no checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        raise CheckpointError(f"{path}: cannot be loaded: {cause}") from error
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path}: holds {type(content).__name__}, no state dict")
+    return content
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict | None:
+    """Return the content of a checkpoint of ours, or None if the file is a bare state dict.
+
+    Raises:
+        CheckpointError: as `read_weights_file`; or written by a newer version.
+    """
+    content = read_weights_file(path)
+    if content.get("format") != FORMAT:
+        return None
+    if content.get("version", 0) > VERSION:
+        raise CheckpointError(f"{path}: written by a newer version of this project ({content['version']}); update it")
+    return content
+
+
+def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | None = None) -> LoadedModel:
+    """Load a model for scoring, from a checkpoint of ours or a released state dict (UIQA or AVA, Swin-T at 480).
+
+    Args:
+        path: `.pth` or `.safetensors`.
+        calibration_path: a released `UIQA.npy`; without it, for a state dict, a `.npy` of the same name beside it.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+        ValueError: the calibration file cannot be used.
+    """
+    path = Path(path)
+    content = read_weights_file(path)
+    if content.get("format") == FORMAT:
+        return _load_ours(path, content, calibration_path)
+
+    state = _without_prefix(content)
+    name = "UIQA" if any(key.startswith("aesthetics_feature_extraction.") for key in state) else "SwinT"
+    spec = ViewSpec()
+    if name == "SwinT":
+        spec = ViewSpec(views=("aesthetic",))
+    model = build_model(name)
+    _load_strictly(model, state, path)
+    beside = path.with_suffix(".npy")
+    if calibration_path is None and beside.is_file():
+        calibration_path = beside
+    calibration = load_calibration(calibration_path) if calibration_path else None
+    return LoadedModel(model.eval(), spec, calibration, None, {})
+
+
+def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | None) -> LoadedModel:
+    content = load_checkpoint(path)
+    try:
+        spec = ViewSpec.from_dict(content["view_spec"])
+        model = build_model(**content["model"], view_sizes=spec.view_sizes)
+        state, scale = content["state_dict"], content["mos_scale"]
+        calibration = content["calibration"] and Calibration.from_dict(content["calibration"])
+        branch_means, options = content["branch_means"], content["options"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    _load_strictly(model, state, path)
+    model.fold_opinion_scale(scale["mean"], scale["sd"])
+    if calibration_path:
+        calibration = load_calibration(calibration_path)
+    return LoadedModel(model.eval(), spec, calibration, branch_means, options)
+
+
+def initialise(model: QualityModel, path: str | os.PathLike) -> str:
+    """Start a model from a file of weights; return in words what was taken.
+
+    The file is an AVA checkpoint (`feature_extraction.*`: its trunk starts every branch; its head a single-trunk
+    model's), a bare trunk (torchvision's or timm's keys: likewise), or a whole model's state dict or checkpoint.
+
+    Raises:
+        CheckpointError: the file cannot be read or fits none of these.
+    """
+    content = read_weights_file(path)
+    own = content.get("format") == FORMAT
+    state = _without_prefix(content["state_dict"] if own else content)
+    names = set(model.state_dict())
+    if names <= set(state):
+        _load_strictly(model, state, path)
+        return f"all weights from {path}"
+    prefix = "feature_extraction."
+    trunk = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    trunk = trunk or {key: value for key, value in state.items() if not key.startswith(("head.", "quality."))}
+    for branch in model.trunks().values():
+        expected = set(branch.state_dict())
+        bare_timm = {f"net.{key}" for key in trunk} >= expected
+        _load_strictly(
+            branch,
+            {f"net.{key}": value for key, value in trunk.items() if f"net.{key}" in expected} if bare_timm else trunk,
+            path,
+        )
+    return f"the trunk of {path}, in {len(model.trunks())} branch(es)"
+
+
+def _without_prefix(state: dict) -> dict:
+    """Return a state dict without DataParallel's or torch.compile's prefixes."""
+    if any(not isinstance(key, str) for key in state):
+        return state
+    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
+
+
+def _load_strictly(module: torch.nn.Module, state: dict, path: str | os.PathLike) -> None:
+    """Load a state dict with every key in its place; name what does not fit."""
+    try:
+        module.load_state_dict(state, strict=True)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        expected = set(module.state_dict())
+        missing, unexpected = sorted(expected - set(state)), sorted(map(str, set(state) - expected))
+        wrong = [
+            f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
+            for key, value in module.state_dict().items()
+            if isinstance(state.get(key), torch.Tensor) and state[key].shape != value.shape
+        ]
+        faults = [
+            f"{len(names)} {kind} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for kind, names in (("missing keys", missing), ("unknown keys", unexpected), ("wrong shapes", wrong))
+            if names
+        ]
+        raise CheckpointError(
+            f"{path}: its weights do not fit {type(module).__name__}: {'; '.join(faults) or error}. "
+            "Is it a checkpoint of another model or backbone?"
+        ) from error

@@ -1,0 +1,101 @@
+"""Agreement between scores and opinions: the field's five measures, and intervals that say how far to trust them."""
+
+import warnings
+
+import numpy as np
+from scipy import stats
+
+MEASURES = ("SRCC", "KRCC", "PLCC", "RMSE", "MAE")
+
+
+def iqa_metrics(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
+    """Return SRCC, KRCC, PLCC, RMSE and MAE of scores as they are given.
+
+    Map the scores first (`utils.calibration`) for PLCC, RMSE and MAE on the opinions' scale; SRCC and KRCC do not need
+    it. Correlations of constant scores or opinions, or of fewer than two images, are undefined: NaN.
+
+    Args:
+        scores, mos: (n,) each.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
+    """
+    scores, mos = _checked(scores, mos)
+    if len(scores) == 0:
+        return dict.fromkeys(MEASURES, float("nan"))
+    error = scores - mos
+    measures = {"RMSE": float(np.sqrt(np.mean(error**2))), "MAE": float(np.mean(np.abs(error)))}
+    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
+        correlations = dict.fromkeys(("SRCC", "KRCC", "PLCC"), float("nan"))
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.ConstantInputWarning)
+            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+            correlations = {
+                "SRCC": float(stats.spearmanr(scores, mos).statistic),
+                "KRCC": float(stats.kendalltau(scores, mos).statistic),
+                "PLCC": float(stats.pearsonr(scores, mos).statistic),
+            }
+    return {name: (correlations | measures)[name] for name in MEASURES}
+
+
+def mapped_metrics(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray) -> dict[str, float]:
+    """Return the published protocol's measures: SRCC and KRCC of raw scores, PLCC, RMSE and MAE of mapped ones.
+
+    A fitted mapping may fall where it should rise (scores that run against the opinions); ranks of raw scores still
+    tell the truth then.
+    """
+    raw, after = iqa_metrics(scores, mos), iqa_metrics(mapped, mos)
+    return {name: raw[name] if name in ("SRCC", "KRCC") else after[name] for name in MEASURES}
+
+
+def selection_criterion(measures: dict[str, float]) -> float:
+    """Return SRCC + PLCC + KRCC - RMSE - MAE, by which the best epoch is chosen (as in the released training code)."""
+    return measures["SRCC"] + measures["PLCC"] + measures["KRCC"] - measures["RMSE"] - measures["MAE"]
+
+
+def bootstrap_intervals(
+    scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, resamples: int = 1000, seed: int = 0
+) -> dict[str, list[float]]:
+    """Return 95 % intervals of `mapped_metrics` by the paired percentile bootstrap (Efron & Tibshirani 1993, ch. 13).
+
+    Images are drawn with replacement, score and opinion together; the mapping is held fixed. Resamples in which a
+    measure is undefined (all scores equal, say) are left out of its interval.
+
+    Args:
+        scores, mapped, mos: (n,) each.
+        resamples: how many.
+        seed: of the resampling.
+
+    Returns:
+        For each measure [low, high]; NaN for fewer than two images.
+    """
+    scores, mos = _checked(scores, mos)
+    mapped, _ = _checked(mapped, mos)
+    if len(scores) < 2:
+        return {name: [float("nan"), float("nan")] for name in MEASURES}
+
+    def resampled(index: np.ndarray) -> list[float]:
+        return list(mapped_metrics(scores[index], mapped[index], mos[index]).values())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's and numpy's word on undefined resamples, which are left out below
+        distribution = stats.bootstrap(
+            (np.arange(len(scores)),),
+            resampled,
+            n_resamples=resamples,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution  # (measures, resamples)
+        limits = np.nanpercentile(distribution, [2.5, 97.5], axis=1).T
+    return {name: [float(low), float(high)] for name, (low, high) in zip(MEASURES, limits, strict=True)}
+
+
+def _checked(scores: np.ndarray, mos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    scores, mos = np.asarray(scores, float).ravel(), np.asarray(mos, float).ravel()
+    if scores.shape != mos.shape:
+        raise ValueError(f"{len(scores)} scores do not match {len(mos)} opinions")
+    if not (np.isfinite(scores).all() and np.isfinite(mos).all()):
+        raise ValueError("scores and opinions must be finite")
+    return scores, mos
