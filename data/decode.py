@@ -10,8 +10,8 @@ from PIL import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
-# 2**28 pixels are a square of 16,384: beyond every camera of today, and 805 MB as uint8 RGB.
-DEFAULT_MAX_PIXELS = 2**28
+# Above the 151 megapixels of the largest medium-format sensors; 480 MB as uint8 RGB.
+DEFAULT_MAX_PIXELS = 160_000_000
 
 _ORIENTATION_TAG = 0x0112
 

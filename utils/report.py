@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from utils.calibration import Calibration, fit_calibration
 from utils.metrics import MEASURES, bootstrap_intervals, mapped_metrics
@@ -84,11 +85,12 @@ def write_csv(path: str | os.PathLike, rows: pd.DataFrame | Sequence[dict]) -> N
 
 def environment() -> dict[str, str]:
     """Return the command and the versions that a result depends on."""
-    packages = ("torch", "torchvision", "timm", "numpy", "Pillow", "simplejpeg", "scipy", "pandas")
+    packages = ("torchvision", "timm", "numpy", "Pillow", "simplejpeg", "scipy", "pandas")
     return {
         "command": " ".join(sys.argv),
         "python": platform.python_version(),
         "machine": platform.platform(),
+        "torch": torch.__version__,  # with its CUDA build
         **{name: version(name) for name in packages},
     }
 

@@ -1,0 +1,79 @@
+"""What several test files share: a tiny data set, a photograph, a trained run."""
+
+import contextlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from data.synthetic import make_synthetic_dataset
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory) -> Path:
+    """Four scenes of 320 x 240, in UHD-IQA's layout: 12 training, 6 validation and 6 test images."""
+    folder = tmp_path_factory.mktemp("tiny")
+    make_synthetic_dataset(folder, scenes=4, seed=3, workers=1, height=240, width=320)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model_options() -> list[str]:
+    """Options of a three-branch model that trains in a second on 64-pixel views."""
+    return [
+        "--backbone=timm:test_resnet",
+        "--init=scratch",
+        "--n_fragment=2",
+        "--resize=72",
+        "--crop_size=64",
+        "--salient_patch_dimension=64",
+        "--mos_scale=standardise",
+        "--batch_size=4",
+        "--lr=0.001",
+    ]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run of train.py and where it left things."""
+
+    dataset: Path
+    snapshots: Path
+    logs: Path
+    output: str
+
+    @property
+    def best(self) -> Path:
+        return self.snapshots / "best.pth"
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_dataset, tiny_model_options, tmp_path_factory) -> TrainedRun:
+    """Two epochs on the tiny data set."""
+    folder = tmp_path_factory.mktemp("trained")
+    places = [f"--database_dir={tiny_dataset}", f"--snapshot={folder}/ckpts", f"--logdir={folder}/logs", "--run=tiny"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        code = train.main([*tiny_model_options, *places, "--num_epochs=2", "--num_workers=0", "--device=cpu"])
+    assert code == 0
+    return TrainedRun(tiny_dataset, folder / "ckpts/tiny", folder / "logs/tiny", output.getvalue())
+
+
+@pytest.fixture
+def photograph() -> np.ndarray:
+    """A (270, 480, 3) uint8 picture with structure at every scale."""
+    generator = np.random.default_rng(11)
+    coarse = generator.integers(40, 216, (9, 16, 3)).repeat(30, axis=0).repeat(30, axis=1)
+    return (coarse + generator.normal(0, 12, coarse.shape)).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def uhd_iqa_dir() -> Path:
+    """The folder with UHD-IQA's real label files; tests that want it are skipped without it."""
+    if "UHD_IQA_DIR" not in os.environ:
+        pytest.skip("set UHD_IQA_DIR to a folder with UHD-IQA's label files")
+    return Path(os.environ["UHD_IQA_DIR"])

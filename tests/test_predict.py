@@ -1,0 +1,142 @@
+"""Scoring loose photographs: any mix of places, one record for each image, no image stops the others."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import predict
+from utils.options import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
+
+
+def run(trained, *words: str) -> int:
+    return predict.main(["--checkpoint", str(trained.best), "--device=cpu", "--num_workers=0", *map(str, words)])
+
+
+@pytest.fixture
+def photographs(tmp_path, photograph):
+    folder = tmp_path / "photographs"
+    (folder / "below").mkdir(parents=True)
+    for number, name in enumerate(["10.png", "2.png", "below/3.jpg"]):
+        Image.fromarray(np.roll(photograph, 40 * number, axis=1)).save(folder / name)
+    (folder / "notes.txt").write_text("no photograph")
+    return folder
+
+
+def test_files_folders_and_patterns_mix_and_nothing_is_scored_twice(trained, photographs, tmp_path):
+    table = tmp_path / "scores.csv"
+    assert run(trained, photographs / "2.png", photographs, f"{photographs}/*.png", "--csv", table) == 0
+    images = pd.read_csv(table)["image"].tolist()
+    assert [str(photographs / name) for name in ("2.png", "10.png", "below/3.jpg")] == images
+
+
+def test_a_photograph_scores_the_same_alone_in_a_batch_elsewhere_and_under_another_name(
+    trained, photographs, tmp_path, capsys
+):
+    elsewhere = tmp_path / "elsewhere" / "renamed.png"
+    elsewhere.parent.mkdir()
+    shutil.copy(photographs / "10.png", elsewhere)
+
+    def score(name: str, *words) -> float:
+        capsys.readouterr()
+        run(trained, *words, "--json=-")
+        rows = json.loads(capsys.readouterr().out)["images"]
+        return next(row["score"] for row in rows if row["image"].endswith(name))
+
+    alone = score("10.png", photographs / "10.png")
+    assert score("10.png", photographs / "10.png") == alone
+    assert score("renamed.png", elsewhere) == alone
+    assert score("10.png", photographs, "--batch_size=3") == pytest.approx(alone, abs=1e-5)
+    assert score("10.png", photographs, "--batch_size=3", "--num_workers=2") == pytest.approx(alone, abs=1e-5)
+
+
+def save_sixteen_bit(path, photograph):
+    Image.fromarray(photograph[..., 0].astype(np.uint16) * 257).save(path)
+
+
+def save_rotated(path, photograph):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photograph).save(path, exif=exif)
+
+
+USABLE = {
+    "20x20.png": lambda path, photo: Image.fromarray(photo[:20, :20]).save(path),
+    "300x4000.jpg": lambda path, photo: Image.fromarray(photo).resize((300, 4000)).save(path),
+    "3840x828.jpg": lambda path, photo: Image.fromarray(photo).resize((3840, 828)).save(path),
+    "6000x4000.jpg": lambda path, photo: Image.fromarray(photo).resize((6000, 4000)).save(path),
+    "grey.jpg": lambda path, photo: Image.fromarray(photo).convert("L").save(path),
+    "cmyk.jpg": lambda path, photo: Image.fromarray(photo).convert("CMYK").save(path),
+    "sixteen_bit.png": save_sixteen_bit,
+    "palette.png": lambda path, photo: Image.fromarray(photo).convert("P").save(path),
+    "rotated.jpg": save_rotated,
+    "rgba.png": lambda path, photo: Image.fromarray(photo).convert("RGBA").save(path),
+}
+UNUSABLE = {
+    "1x60000.png": lambda path, photo: Image.fromarray(photo[:1, :1]).resize((1, 60000)).save(path),
+    "empty.jpg": lambda path, photo: path.write_bytes(b""),
+    "truncated.jpg": lambda path, photo: (
+        Image.fromarray(photo).save(path),
+        path.write_bytes(path.read_bytes()[:-3000]),
+    ),
+    "text.jpg": lambda path, photo: path.write_text("To whom it may concern"),
+    "missing.jpg": lambda path, photo: None,
+}
+
+
+def test_every_kind_of_image_scores_and_every_unusable_one_is_one_clear_failure(trained, tmp_path, photograph, capsys):
+    for name, save in (USABLE | UNUSABLE).items():
+        save(tmp_path / name, photograph)
+    table = tmp_path / "scores.csv"
+    paths = [tmp_path / name for name in USABLE | UNUSABLE]
+    assert run(trained, *paths, "--csv", table, "--num_workers=2") == EXIT_FAILED_IMAGES
+    rows = pd.read_csv(table).set_index("image")
+    for name in USABLE:
+        assert math.isfinite(rows.loc[str(tmp_path / name), "score"]), name
+    messages = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(messages) == len(UNUSABLE)
+    for name in UNUSABLE:
+        assert math.isnan(rows.loc[str(tmp_path / name), "score"])
+        assert sum(name in message for message in messages) == 1
+
+
+def test_the_rotation_in_the_file_is_applied(trained, tmp_path, photograph, capsys):
+    save_rotated(tmp_path / "rotated.png", photograph)
+    Image.fromarray(np.rot90(photograph, -1)).save(tmp_path / "upright.png")
+    run(trained, tmp_path / "rotated.png", tmp_path / "upright.png", "--json=-")
+    rotated, upright = (row["score"] for row in json.loads(capsys.readouterr().out)["images"])
+    assert rotated == pytest.approx(upright, abs=1e-6)
+
+
+def test_quality_is_the_score_mapped_to_the_mos_scale(trained, photographs, tmp_path):
+    from utils.checkpoint import load_model
+
+    run(trained, photographs, "--csv", tmp_path / "scores.csv")
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    np.testing.assert_allclose(rows["quality"], load_model(trained.best).calibration(rows["score"]), rtol=1e-6)
+
+
+def test_views_are_drawn_for_every_photograph(trained, photographs, tmp_path):
+    shutil.copy(photographs / "2.png", photographs / "below" / "2.png")
+    assert run(trained, photographs, "--views", tmp_path / "views") == 0
+    assert {path.name for path in (tmp_path / "views").iterdir()} == {"2.png", "2_2.png", "3.png", "10.png"}
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [(["photo.jpg"], "--checkpoint"), (["--checkpoint", "absent.pth", "photo.jpg"], "github.com/sunwei925/UIQA")],
+)
+def test_without_a_checkpoint_it_says_where_to_get_one(words, remedy, capsys):
+    assert predict.main(words) == EXIT_UNUSABLE_INPUT
+    assert remedy in capsys.readouterr().err
+
+
+def test_a_folder_or_pattern_without_images_is_named(trained, tmp_path, capsys):
+    assert run(trained, tmp_path) == EXIT_UNUSABLE_INPUT
+    assert str(tmp_path) in capsys.readouterr().err
+    assert run(trained, f"{tmp_path}/*.jpg") == EXIT_UNUSABLE_INPUT
+    assert "pattern" in capsys.readouterr().err

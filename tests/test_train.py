@@ -1,0 +1,194 @@
+"""Training: what it leaves behind, what it refuses, and that nothing but the options decides the result."""
+
+import json
+import urllib.error
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import test as test_entry
+import train
+from utils.checkpoint import load_checkpoint, load_model
+from utils.options import EXIT_UNUSABLE_INPUT
+
+
+def weights(path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path)["state_dict"]
+
+
+def assert_same_weights(first, second) -> None:
+    first, second = weights(first), weights(second)
+    assert first.keys() == second.keys()
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+@pytest.fixture
+def command(tiny_dataset, tiny_model_options, tmp_path):
+    """Return a function that makes the command line of a tiny training in a fresh folder."""
+
+    def make(run: str, *more: str, folder=tiny_dataset) -> list[str]:
+        places = [
+            f"--database_dir={folder}",
+            f"--snapshot={tmp_path}/ckpts",
+            f"--logdir={tmp_path}/logs",
+            f"--run={run}",
+        ]
+        return [*tiny_model_options, *places, "--num_epochs=1", "--num_workers=0", "--device=cpu", *more]
+
+    return make
+
+
+def test_a_run_leaves_checkpoints_history_and_options(trained):
+    assert {path.name for path in trained.snapshots.iterdir()} == {"best.pth", "last.pth"}
+    history = pd.read_csv(trained.logs / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert {"loss", "lr", "SRCC", "PLCC", "KRCC", "RMSE", "MAE", "images_per_s", "data_wait"} <= set(history)
+    options = json.loads((trained.logs / "options.json").read_text())
+    assert options["options"]["backbone"] == "timm:test_resnet"
+    assert options["environment"]["torch"] == torch.__version__
+
+
+def test_the_log_is_short_and_names_the_split(trained):
+    lines = trained.output.splitlines()
+    first_epoch = next(index for index, line in enumerate(lines) if line.startswith("Epoch 1/"))
+    assert first_epoch < 20
+    assert "12 train, 6 val" in trained.output
+    assert not any(f"{number}.jpg" in trained.output for number in range(1, 25)), "a log is no list of files"
+
+
+def test_the_best_epoch_is_chosen_by_the_validation_criterion(trained):
+    history = pd.read_csv(trained.logs / "history.csv")
+    criterion = history["SRCC"] + history["PLCC"] + history["KRCC"] - history["RMSE"] - history["MAE"]
+    np.testing.assert_allclose(history["criterion"], criterion)
+    best = load_checkpoint(trained.snapshots / "best.pth")
+    assert best["epoch"] == history["epoch"][criterion.idxmax()]
+
+
+def test_last_holds_what_resuming_needs_and_best_does_not(trained):
+    last, best = (load_checkpoint(trained.snapshots / f"{name}.pth") for name in ("last", "best"))
+    assert {"optimizer", "scheduler", "best"} <= last.keys()
+    assert "optimizer" not in best
+
+
+def test_the_same_command_gives_the_same_weights_whatever_loads_the_data(command, tmp_path):
+    train.main(command("first"))
+    train.main(command("second", "--num_workers=2"))
+    assert_same_weights(tmp_path / "ckpts/first/last.pth", tmp_path / "ckpts/second/last.pth")
+
+
+def test_another_seed_gives_other_weights(command, tmp_path):
+    train.main(command("first"))
+    train.main(command("second", "--random_seed=1"))
+    first, second = (weights(tmp_path / f"ckpts/{run}/last.pth") for run in ("first", "second"))
+    assert not torch.equal(first["quality.1.weight"], second["quality.1.weight"])
+
+
+def test_multi_gpu_may_be_true_false_or_absent(command, tmp_path):
+    for run, more in {"absent": [], "false": ["--multi_gpu", "False"], "true": ["--multi_gpu", "True"]}.items():
+        assert train.main(command(run, *more)) == 0
+    assert_same_weights(tmp_path / "ckpts/absent/last.pth", tmp_path / "ckpts/false/last.pth")
+    assert weights(tmp_path / "ckpts/true/last.pth").keys() == weights(tmp_path / "ckpts/absent/last.pth").keys()
+
+
+def test_a_batch_larger_than_the_data_set_is_one_short_batch(command):
+    assert train.main(command("short", "--batch_size=100")) == 0
+
+
+def test_a_run_is_never_overwritten_unasked(command, tmp_path, capsys):
+    train.main(command("run"))
+    before = (tmp_path / "ckpts/run/best.pth").read_bytes()
+    capsys.readouterr()
+    assert train.main(command("run", "--random_seed=2")) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert "--run" in message
+    assert "--overwrite" in message
+    assert (tmp_path / "ckpts/run/best.pth").read_bytes() == before
+    assert train.main(command("run", "--random_seed=2", "--overwrite")) == 0
+    assert (tmp_path / "ckpts/run/best.pth").read_bytes() != before
+
+
+def make_csv_dataset(folder, opinions: list[float], images: list[np.ndarray]) -> None:
+    rows = []
+    for number, (opinion, image) in enumerate(zip(opinions, images, strict=True)):
+        Image.fromarray(image).save(folder / f"{number}.png")
+        rows.append({"image": f"{number}.png", "mos": opinion, "split": "val" if number % 3 == 2 else "train"})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+
+
+def test_equal_opinions_are_an_error_and_no_endless_loop(command, tmp_path, photograph, capsys):
+    make_csv_dataset(tmp_path, [3.0] * 6, [photograph] * 6)
+    more = ["--database=csv", f"--metadata={tmp_path}/labels.csv"]
+    assert train.main(command("equal", *more, folder=tmp_path)) == EXIT_UNUSABLE_INPUT
+    assert "distinct opinion" in capsys.readouterr().err
+    assert not (tmp_path / "ckpts/equal/last.pth").exists()
+
+
+def test_constant_scores_are_said_to_be_nan_and_the_checkpoint_is_kept(command, tmp_path, photograph, capsys):
+    # One photograph under six names: whatever the network learns, its scores are equal.
+    make_csv_dataset(tmp_path, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [photograph] * 6)
+    more = ["--database=csv", f"--metadata={tmp_path}/labels.csv", "--num_epochs=2"]
+    assert train.main(command("constant", *more, folder=tmp_path)) == 0
+    output = capsys.readouterr().out
+    assert "SRCC nan" in output
+    assert "undefined" in output
+    assert load_checkpoint(tmp_path / "ckpts/constant/best.pth")["epoch"] == 1
+    assert load_checkpoint(tmp_path / "ckpts/constant/last.pth")["epoch"] == 2
+
+
+def test_a_broken_training_image_is_named(command, tmp_path, photograph, capsys):
+    make_csv_dataset(tmp_path, [1.0, 2.0, 3.0, 4.0], [photograph] * 4)
+    (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:2000])
+    more = ["--database=csv", f"--metadata={tmp_path}/labels.csv", "--num_workers=1"]
+    assert train.main(command("broken", *more, folder=tmp_path)) == EXIT_UNUSABLE_INPUT
+    assert "1.png" in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_downloaded_end_the_run_with_a_remedy(command, monkeypatch, capsys):
+    def no_network(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
+    assert train.main(command("download", "--init=imagenet")) == EXIT_UNUSABLE_INPUT
+    assert "--pretrained_path" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_images(command, capsys):
+    assert train.main(command("diverged", "--lr_weight_L2=1e39")) == EXIT_UNUSABLE_INPUT
+    error = capsys.readouterr().err
+    assert "loss" in error
+    assert ".jpg" in error
+
+
+def test_pretraining_on_ava_starts_all_three_branches(command, tmp_path, photograph):
+    (tmp_path / "images").mkdir()
+    lines = []
+    for number in range(5):
+        Image.fromarray(photograph[:, number * 10 :]).save(tmp_path / f"images/{100 + number}.jpg")
+        votes = [number + 1] * 5 + [20 - 3 * number] * 5
+        lines.append(" ".join(map(str, [number + 1, 100 + number, *votes, 1, 2, 1396])))
+    (tmp_path / "AVA.txt").write_text("\n".join(lines) + "\n")
+    assert train.main(command("ava", "--database=AVA", "--model=Model_SwinT", folder=tmp_path / "images")) == 0
+
+    pretrained = tmp_path / "ckpts/ava/last.pth"
+    assert train.main(command("uiqa", f"--pretrained_path={pretrained}", "--lr=1e-30", "--weight_decay=0")) == 0
+    trunk, model = weights(pretrained), weights(tmp_path / "ckpts/uiqa/last.pth")
+    key = "net.stem.conv1.weight"
+    key = next(name.removeprefix("feature_extraction.") for name in trunk if name.endswith("conv1.weight"))
+    for branch in ("aesthetics", "distortion", "saliency"):
+        torch.testing.assert_close(model[f"{branch}_feature_extraction.{key}"], trunk[f"feature_extraction.{key}"])
+
+
+def test_validation_measures_are_on_the_data_sets_scale(command, tmp_path):
+    """What the history says of the last epoch is what test.py finds with the checkpoint, scale folded in."""
+    train.main(command("scaled", "--mos_scale=standardise"))
+    history = pd.read_csv(tmp_path / "logs/scaled/history.csv").iloc[-1]
+    checkpoint = tmp_path / "ckpts/scaled/last.pth"
+    test_entry.main(["--checkpoint", str(checkpoint), "--split=val", f"--logdir={tmp_path}/logs", "--num_workers=0"])
+    measured = json.loads((tmp_path / "logs/scaled/test_val.json").read_text())["val_fitted"]
+    for name in ("SRCC", "KRCC", "PLCC", "RMSE", "MAE"):
+        assert measured[name] == pytest.approx(history[name], abs=1e-3)  # six points hardly determine the mapping
+    assert load_model(checkpoint).calibration.fitted_on == "validation"
