@@ -6,8 +6,9 @@ PY := $(VENV)/bin/python
 
 .PHONY: demo test test-slow lint format clean
 
+# One thread for the network: the cores are busy decoding, and the result does not depend on how many there are.
 demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
-	$(PY) train.py --config configs/demo.yaml --overwrite
+	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --overwrite
 	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls
 
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed

@@ -8,6 +8,7 @@ import glob
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from utils.options import (
     EXIT_FAILED_IMAGES,
     RunError,
     add_compute_options,
+    add_max_pixels,
     entry_point,
     make_parser,
     parse_options,
@@ -52,6 +54,7 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", metavar="FILE", help="write the scores here; - for standard output, alone on it")
     parser.add_argument("--views", metavar="DIR", help="draw what the network sees of each photograph into DIR")
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
+    add_max_pixels(parser)
     add_compute_options(parser)
     return parser
 
@@ -67,11 +70,12 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         loaded = load_model(options.checkpoint, options.calibration)
+    spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
 
     result = score_photographs(
         loaded.model.to(device),
         paths,
-        loaded.view_spec,
+        spec,
         device,
         options.batch_size,
         options.num_workers,
@@ -91,9 +95,7 @@ def main(args: list[str] | None = None) -> int:
     if options.json != "-":
         print(table(rows))
     if options.views:
-        draw_all_views(
-            [path for index, path in enumerate(paths) if index not in errors], loaded.view_spec, options.views
-        )
+        draw_all_views([path for index, path in enumerate(paths) if index not in errors], spec, options.views)
     for message in errors.values():
         print(f"failed: {message}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if errors else 0

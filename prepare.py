@@ -28,7 +28,7 @@ def main(args: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     synthetic.add_argument("--out", required=True, metavar="DIR", help="folder of the data set; made if missing")
-    synthetic.add_argument("--scenes", type=whole_number(3), default=54, metavar="N", help="scenes (default: 54)")
+    synthetic.add_argument("--scenes", type=whole_number(3), default=60, metavar="N", help="scenes (default: 60)")
     synthetic.add_argument("--seed", type=SEED, default=0, help="of everything drawn (default: 0)")
     synthetic.add_argument("--height", type=whole_number(64), default=2160, help="pixels (default: 2160)")
     synthetic.add_argument("--width", type=whole_number(64), default=3840, help="pixels (default: 3840)")

@@ -6,6 +6,7 @@ python test.py --checkpoint ckpts/UIQA.pth --database_dir UHDIQA/challenge/train
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from utils.options import (
     add_compute_options,
     add_data_options,
     add_flag,
+    add_max_pixels,
     entry_point,
     make_parser,
     parse_options,
@@ -62,6 +64,7 @@ def test_parser() -> argparse.ArgumentParser:
         "--json", metavar="FILE", help="also write the measures here; - for standard output, alone on it"
     )
     add_data_options(parser)
+    add_max_pixels(parser)
     add_compute_options(parser)
     # What is not given is the checkpoint's to say, so that a random split is the one of training.
     parser.set_defaults(**dict.fromkeys(DATA_OPTIONS))
@@ -77,6 +80,7 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         loaded = load_model(options.checkpoint, options.calibration)
+    loaded = replace(loaded, view_spec=replace(loaded.view_spec, max_pixels=options.max_pixels))
     take_data_options(options, loaded)
     table = table_of(options, splits=(options.split,))
     rows = table.split(options.split)

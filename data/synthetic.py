@@ -217,7 +217,7 @@ def _make_scene(folder: Path, scene: int, split: str, seed: int, height: int, wi
 
 def make_synthetic_dataset(
     folder: str | os.PathLike,
-    scenes: int = 54,
+    scenes: int = 60,
     seed: int = 0,
     workers: int = 1,
     height: int = HEIGHT,

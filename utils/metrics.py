@@ -20,23 +20,7 @@ def iqa_metrics(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: lengths differ, or a value is not finite.
     """
-    scores, mos = _checked(scores, mos)
-    if len(scores) == 0:
-        return dict.fromkeys(MEASURES, float("nan"))
-    error = scores - mos
-    measures = {"RMSE": float(np.sqrt(np.mean(error**2))), "MAE": float(np.mean(np.abs(error)))}
-    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(mos) == 0:
-        correlations = dict.fromkeys(("SRCC", "KRCC", "PLCC"), float("nan"))
-    else:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.ConstantInputWarning)
-            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-            correlations = {
-                "SRCC": float(stats.spearmanr(scores, mos).statistic),
-                "KRCC": float(stats.kendalltau(scores, mos).statistic),
-                "PLCC": float(stats.pearsonr(scores, mos).statistic),
-            }
-    return {name: (correlations | measures)[name] for name in MEASURES}
+    return mapped_metrics(scores, scores, mos)
 
 
 def mapped_metrics(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray) -> dict[str, float]:
@@ -44,9 +28,27 @@ def mapped_metrics(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray) -> d
 
     A fitted mapping may fall where it should rise (scores that run against the opinions); ranks of raw scores still
     tell the truth then.
+
+    Args:
+        scores, mapped, mos: (n,) each.
+
+    Raises:
+        ValueError: lengths differ, or a value is not finite.
     """
-    raw, after = iqa_metrics(scores, mos), iqa_metrics(mapped, mos)
-    return {name: raw[name] if name in ("SRCC", "KRCC") else after[name] for name in MEASURES}
+    scores, mos = _checked(scores, mos)
+    mapped, _ = _checked(mapped, mos)
+    measures = dict.fromkeys(MEASURES, float("nan"))
+    if len(mos):
+        error = mapped - mos
+        measures |= {"RMSE": float(np.sqrt(np.mean(error**2))), "MAE": float(np.mean(np.abs(error)))}
+    if _vary(scores, mos):
+        measures["SRCC"] = float(stats.spearmanr(scores, mos).statistic)
+        measures["KRCC"] = float(stats.kendalltau(scores, mos).statistic)
+    if _vary(mapped, mos):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+            measures["PLCC"] = float(stats.pearsonr(mapped, mos).statistic)
+    return measures
 
 
 def selection_criterion(measures: dict[str, float]) -> float:
@@ -72,7 +74,7 @@ def bootstrap_intervals(
     """
     scores, mos = _checked(scores, mos)
     mapped, _ = _checked(mapped, mos)
-    if len(scores) < 2:
+    if len(mos) < 2:
         return {name: [float("nan"), float("nan")] for name in MEASURES}
 
     def resampled(index: np.ndarray) -> list[float]:
@@ -90,6 +92,11 @@ def bootstrap_intervals(
         ).bootstrap_distribution  # (measures, resamples)
         limits = np.nanpercentile(distribution, [2.5, 97.5], axis=1).T
     return {name: [float(low), float(high)] for name, (low, high) in zip(MEASURES, limits, strict=True)}
+
+
+def _vary(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether a correlation of the two is defined."""
+    return len(first) > 1 and np.ptp(first) > 0 and np.ptp(second) > 0
 
 
 def _checked(scores: np.ndarray, mos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

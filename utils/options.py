@@ -218,10 +218,16 @@ def add_view_options(parser) -> None:
         default=spec.saliency,
         help="where the salient view is cut: center, as in the released weights, or by the spectral residual",
     )
-    group.add_argument(
+    add_max_pixels(group)
+
+
+def add_max_pixels(parser) -> None:
+    """Add the limit that keeps an absurd file from filling the memory."""
+    parser.add_argument(
         "--max_pixels",
-        type=side,
+        type=whole_number(1),
         default=DEFAULT_MAX_PIXELS,
+        metavar="N",
         help="refuse images with more pixels than this, before or after enlarging",
     )
 
