@@ -85,4 +85,4 @@ def sample_fragments(
     patches = windows[tops, lefts * 3]  # (n, n, p, 3p)
     patches = patches.reshape(n_fragment, n_fragment, patch_size, patch_size, 3)
     mosaic = patches.transpose(4, 0, 2, 1, 3).reshape(3, side, side)  # (3, n, p, n, p) -> (3, np, np)
-    return torch.from_numpy(mosaic)
+    return torch.from_numpy(np.ascontiguousarray(mosaic))

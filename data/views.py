@@ -137,4 +137,4 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
     """Copy (S, S, 3) to a contiguous (3, S, S) tensor that holds on to no larger array."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
