@@ -78,10 +78,11 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
             cause = "it holds objects other than tensors and plain values, which could run code; they are not loaded"
         else:
-            cause = f"it is damaged or no checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+            first_line = str(error).strip().split("\n")[0][:200]
+            cause = f"it is damaged or no checkpoint ({type(error).__name__}: {first_line})"
         raise CheckpointError(f"{path}: cannot be loaded: {cause}") from error
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path}: holds {type(content).__name__}, no state dict")
+    if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(f"{path}: holds no state dict: a dict of weights by name")
     return content
 
 
@@ -178,8 +179,6 @@ def initialise(model: QualityModel, path: str | os.PathLike) -> str:
 
 def _without_prefix(state: dict) -> dict:
     """Return a state dict without DataParallel's or torch.compile's prefixes."""
-    if any(not isinstance(key, str) for key in state):
-        return state
     return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
 
 
@@ -189,7 +188,7 @@ def _load_strictly(module: torch.nn.Module, state: dict, path: str | os.PathLike
         module.load_state_dict(state, strict=True)
     except (RuntimeError, AttributeError, TypeError) as error:
         expected = set(module.state_dict())
-        missing, unexpected = sorted(expected - set(state)), sorted(map(str, set(state) - expected))
+        missing, unexpected = sorted(expected - set(state)), sorted(set(state) - expected)
         wrong = [
             f"{key} {tuple(state[key].shape)} for {tuple(value.shape)}"
             for key, value in module.state_dict().items()

@@ -1,0 +1,255 @@
+"""Batches of views: each item depends on what it is, never on what was read before it or by whom."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from data.datasets import EpochSampler, PairDataset, PhotographDataset, collate_pairs, collate_photographs
+from data.decode import decode_rgb
+from data.tables import TableError, load_table
+from data.views import VIEW_NAMES, ViewSpec, make_views
+
+SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=4, patch_size=16, salient_patch_dimension=48)
+
+
+@pytest.fixture(scope="module")
+def table(tiny_dataset) -> pd.DataFrame:
+    return load_table("UHD_IQA", tiny_dataset).split("train")
+
+
+@pytest.fixture
+def pairs(table) -> PairDataset:
+    return PairDataset(table, SPEC, seed=1000)
+
+
+@pytest.fixture(params=["text", "missing", "thin"])
+def broken(request, tmp_path) -> tuple[str, str]:
+    """Return the path of a file that gives no views, and a word of the reason."""
+    path = tmp_path / "broken.png"
+    if request.param == "text":
+        path.write_text("no image")
+    if request.param == "thin":
+        Image.new("L", (60_000, 1)).save(path)
+    return str(path), {"text": "not an image", "missing": "No such file", "thin": "--max_pixels"}[request.param]
+
+
+def same(first: dict, second: dict) -> bool:
+    """Whether two samples, or two batches, hold the same."""
+    if first.keys() != second.keys():
+        return False
+    for name, value in first.items():
+        if isinstance(value, dict):
+            equal = same(value, second[name])
+        elif isinstance(value, torch.Tensor):
+            equal = torch.equal(value, second[name])
+        else:
+            equal = np.array_equal(value, second[name])
+        if not equal:
+            return False
+    return True
+
+
+def same_pair(first: list[dict], second: list[dict]) -> bool:
+    return all(same(*samples) for samples in zip(first, second, strict=True))
+
+
+class TestPhotographs:
+    def test_an_item_is_the_file_cut_as_in_evaluation(self, table):
+        dataset = PhotographDataset(table["path"], SPEC, table["mos"])
+        sample = dataset[3]
+        views = make_views(decode_rgb(table["path"].iloc[3]), SPEC, SPEC.evaluation_generator())
+        assert same(sample, views | {"index": 3, "mos": table["mos"].iloc[3]})
+        assert len(dataset) == len(table)
+
+    def test_the_same_file_has_the_same_views_at_any_place_in_the_list(self, table):
+        paths = table["path"].tolist()
+        alone, last = PhotographDataset(paths[5:6], SPEC)[0], PhotographDataset([*paths[:3], paths[5]], SPEC)[3]
+        assert all(torch.equal(alone[name], last[name]) for name in VIEW_NAMES)
+
+    def test_another_draw_moves_the_fragments_alone(self, table):
+        first, other = (PhotographDataset(table["path"], SPEC, draw=draw)[0] for draw in (0, 1))
+        assert [name for name in VIEW_NAMES if torch.equal(first[name], other[name])] == ["aesthetic", "salient"]
+
+    def test_without_opinions_the_mos_is_nan(self, table):
+        assert np.isnan(PhotographDataset(table["path"], SPEC)[0]["mos"])
+
+    @pytest.mark.parametrize("batch_size", [1, 5])
+    def test_batches_are_the_same_with_and_without_workers(self, table, batch_size):
+        dataset = PhotographDataset(table["path"], SPEC, table["mos"])
+        options = {"batch_size": batch_size, "collate_fn": collate_photographs}
+        alone = list(DataLoader(dataset, num_workers=0, **options))
+        shared = list(DataLoader(dataset, num_workers=2, **options))
+        assert all(same(*batches) for batches in zip(alone, shared, strict=True))
+        assert np.concatenate([batch["index"] for batch in alone]).tolist() == [*range(len(dataset))]
+
+    def test_a_broken_file_is_reported_and_the_rest_of_the_batch_goes_on(self, table, broken):
+        bad, cause = broken
+        paths = table["path"].tolist()[:3]
+        dataset = PhotographDataset([paths[0], bad, *paths[1:]], SPEC, [0.1, 0.2, 0.3, 0.4])
+        batch = next(iter(DataLoader(dataset, batch_size=4, collate_fn=collate_photographs)))
+        assert batch["index"].tolist() == [0, 2, 3]
+        assert batch["mos"].tolist() == pytest.approx([0.1, 0.3, 0.4])
+        whole = collate_photographs([PhotographDataset(paths, SPEC)[index] for index in range(3)])
+        assert same(batch["views"], whole["views"])
+        ((index, message),) = batch["errors"]
+        assert index == 1
+        assert message.count(bad) == 1
+        assert cause in message
+
+    def test_a_batch_of_broken_files_holds_errors_alone(self, broken):
+        dataset = PhotographDataset([broken[0]] * 2, SPEC)
+        batch = collate_photographs([dataset[0], dataset[1]])
+        assert [index for index, _ in batch["errors"]] == [0, 1]
+        assert len(batch["index"]) == len(batch["mos"]) == 0
+        assert batch["views"] == {}
+
+    def test_a_batch_holds_only_the_views_that_are_cut(self, table):
+        dataset = PhotographDataset(table["path"], ViewSpec(**(SPEC.to_dict() | {"views": ("aesthetic",)})))
+        batch = collate_photographs([dataset[0], dataset[1]])
+        assert {name: view.shape for name, view in batch["views"].items()} == {"aesthetic": (2, 3, 64, 64)}
+        assert batch["views"]["aesthetic"].dtype == torch.uint8
+
+
+class TestPairs:
+    def test_a_partner_always_has_another_opinion(self, pairs):
+        for index in range(len(pairs)):
+            for epoch in range(30):
+                assert pairs.mos[pairs.partner(index, epoch)] != pairs.mos[index]
+
+    def test_every_photograph_of_another_opinion_becomes_the_partner(self):
+        mos = [0.1, 0.1, 0.2, 0.3, 0.4]
+        pairs = PairDataset(pd.DataFrame({"path": list("abcde"), "mos": mos}), SPEC, seed=0)
+        partners = [pairs.partner(0, epoch) for epoch in range(900)]
+        assert set(partners) == {2, 3, 4}
+        assert np.bincount(partners)[2:] == pytest.approx(300, abs=60)
+
+    def test_a_partner_depends_on_seed_sample_and_epoch_alone(self, table):
+        def partners(seed: int, epoch: int) -> list[int]:
+            dataset = PairDataset(table, SPEC, seed)
+            return [dataset.partner(index, epoch) for index in range(len(dataset))]
+
+        assert partners(1, 4) == partners(1, 4)
+        assert partners(1, 4) != partners(1, 5)
+        assert partners(1, 4) != partners(2, 4)
+
+    def test_an_item_is_a_photograph_and_its_partner(self, pairs, table):
+        first, second = pairs[2, 5]
+        assert (first["index"], second["index"]) == (5, pairs.partner(5, 2))
+        for sample in (first, second):
+            assert sample["mos"] == table["mos"].iloc[sample["index"]]
+            assert set(sample) == {*VIEW_NAMES, "index", "mos"}
+
+    def test_the_salient_view_is_that_of_evaluation(self, pairs, table):
+        sample = PhotographDataset(table["path"], SPEC)[5]
+        assert torch.equal(pairs[2, 5][0]["salient"], sample["salient"])
+
+    def test_crops_and_fragments_are_drawn_anew_in_every_epoch(self, pairs):
+        for name in ("aesthetic", "distortion"):
+            views = [pairs[epoch, 0][0][name] for epoch in range(4)]
+            assert len({view.numpy().tobytes() for view in views}) == 4
+
+    def test_another_seed_draws_other_crops_and_fragments(self, pairs, table):
+        other = PairDataset(table, SPEC, seed=1001)
+        for name in ("aesthetic", "distortion"):
+            assert any(not torch.equal(pairs[0, index][0][name], other[0, index][0][name]) for index in range(4))
+
+    def test_an_item_does_not_depend_on_what_was_read_before_it(self, pairs, table):
+        fresh = PairDataset(table, SPEC, seed=1000)
+        expected = pairs[3, 7]
+        for key in ((3, 7), (0, 0), (9, 7), (3, 1)):
+            fresh[key]
+        assert same_pair(fresh[3, 7], expected)
+
+    def test_a_photograph_has_the_same_views_as_first_and_as_partner(self, pairs):
+        second = pairs[1, 0][1]
+        assert same(pairs[1, second["index"]][0], second)
+
+    def test_leaving_rows_out_does_not_change_the_views_of_the_others(self, pairs, table):
+        fewer = PairDataset(table.drop(table.index[[0, 4, 5]]), SPEC, seed=1000)
+        assert fewer.samples.tolist() == [pairs.samples[place] for place in (1, 2, 3, *range(6, len(table)))]
+        sample, other = fewer[2, 3][0], pairs[2, 6][0]
+        assert all(torch.equal(sample[name], other[name]) for name in VIEW_NAMES)
+
+    @pytest.mark.parametrize("mos", [[0.5], [0.5] * 4, []])
+    def test_fewer_than_two_opinions_are_an_error_at_once(self, mos):
+        with pytest.raises(TableError, match="distinct opinion"):
+            PairDataset(pd.DataFrame({"path": ["x.jpg"] * len(mos), "mos": mos}), SPEC, seed=0)
+
+    def test_batches_hold_all_firsts_before_all_seconds(self, pairs):
+        items = [pairs[0, index] for index in (4, 1, 8)]
+        batch = collate_pairs(items)
+        order = [first for first, _ in items] + [second for _, second in items]
+        assert batch["index"].tolist() == [sample["index"] for sample in order]
+        assert batch["mos"].tolist() == pytest.approx([sample["mos"] for sample in order])
+        assert batch["mos"].dtype == torch.float32
+        for name in VIEW_NAMES:
+            assert torch.equal(batch["views"][name], torch.stack([sample[name] for sample in order]))
+
+    def test_an_epoch_is_the_same_with_and_without_workers(self, pairs):
+        epochs = []
+        for workers in (0, 2):
+            sampler = EpochSampler(len(pairs), seed=3)
+            sampler.epoch = 2
+            loader = DataLoader(pairs, batch_size=5, sampler=sampler, num_workers=workers, collate_fn=collate_pairs)
+            epochs.append(list(loader))
+        assert len(epochs[0]) == 3
+        assert all(same(*batches) for batches in zip(*epochs, strict=True))
+
+    def test_workers_that_live_on_see_the_epoch_change(self, pairs):
+        sampler = EpochSampler(len(pairs), seed=3)
+        loader = DataLoader(
+            pairs, batch_size=12, sampler=sampler, num_workers=1, collate_fn=collate_pairs, persistent_workers=True
+        )
+        for epoch in (0, 1):
+            sampler.epoch = epoch
+            (batch,) = loader
+            assert same(batch, collate_pairs([pairs[key] for key in sampler]))
+
+    def test_a_broken_file_is_reported_and_the_rest_of_the_batch_goes_on(self, table, broken):
+        bad, cause = broken
+        paths = [bad, *table["path"].iloc[1:3]]
+        pairs = PairDataset(pd.DataFrame({"path": paths, "mos": [0.1, 0.2, 0.3]}), SPEC, seed=0)
+        items = [pairs[0, index] for index in range(3)]
+        batch = collate_pairs(items)
+        assert {index for index, _ in batch["errors"]} == {0}
+        assert all(message.count(bad) == 1 and cause in message for _, message in batch["errors"])
+        samples = [sample for place in (0, 1) for sample in (item[place] for item in items)]
+        assert batch["index"].tolist() == [sample["index"] for sample in samples if sample["index"] != 0]
+        assert len(batch["index"]) + len(batch["errors"]) == 6
+
+
+class TestEpochSampler:
+    def order(self, length: int, seed: int, epoch: int) -> list[tuple[int, int]]:
+        sampler = EpochSampler(length, seed)
+        sampler.epoch = epoch
+        assert len(sampler) == length
+        return list(sampler)
+
+    @pytest.mark.parametrize("length", [1, 2, 17])
+    def test_every_index_comes_once_with_its_epoch(self, length):
+        order = self.order(length, 5, 3)
+        assert sorted(order) == [(3, index) for index in range(length)]
+
+    def test_the_order_depends_on_seed_and_epoch_alone(self):
+        torch.rand(1)
+        np.random.default_rng().random()
+        first = [index for _, index in self.order(50, 5, 3)]
+        assert first == [index for _, index in self.order(50, 5, 3)]
+        assert first != [index for _, index in self.order(50, 6, 3)]
+        assert first != [index for _, index in self.order(50, 5, 4)]
+
+    def test_an_epoch_can_be_read_twice_and_without_those_before_it(self):
+        sampler = EpochSampler(20, seed=1)
+        for sampler.epoch in range(4):
+            list(sampler)
+        assert list(sampler) == list(sampler) == self.order(20, 1, 3)
+
+
+def test_paths_may_be_path_objects(table):
+    sample, other = (PhotographDataset([kind(table["path"].iloc[0])], SPEC)[0] for kind in (str, Path))
+    assert all(torch.equal(sample[name], other[name]) for name in VIEW_NAMES)

@@ -1,0 +1,277 @@
+"""From a file to pixels, and every bad file to one clear error."""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, ImageError, decode_rgb
+
+ORIENTATION = 0x0112
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """A smooth and a noisy half of odd, unequal sides, with strong colours for chroma subsampling to smear."""
+    generator = np.random.default_rng(2)
+    pixels = generator.integers(0, 256, (57, 83, 3), np.uint8)
+    pixels[:, :40] = np.linspace(0, 255, 40)[:, None]
+    return Image.fromarray(pixels)
+
+
+def encode(image: Image.Image, format_name: str, **options) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def by_pillow(content: bytes) -> np.ndarray:
+    return np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB"))
+
+
+def grey_ramp(dtype=np.uint16) -> np.ndarray:
+    """Return (32, 64) values from 0 to 65535, both included."""
+    return np.linspace(0, 65_535, 32 * 64).round().astype(dtype).reshape(32, 64)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("kind", ["4:4:4", "4:2:2", "4:2:0", "grey"])
+def test_a_jpeg_has_the_same_bits_as_pillows(picture, kind, quality, progressive):
+    options = {"quality": quality, "progressive": progressive}
+    if kind == "grey":
+        content = encode(picture.convert("L"), "JPEG", **options)
+    else:
+        content = encode(picture, "JPEG", subsampling=kind, **options)
+    assert np.array_equal(decode_rgb(content), by_pillow(content))
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "TIFF", "BMP", "WEBP"])
+def test_a_lossless_file_gives_back_the_pixels_stored(picture, format_name):
+    content = encode(picture, format_name, **({"lossless": True} if format_name == "WEBP" else {}))
+    assert np.array_equal(decode_rgb(content), np.asarray(picture))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_exif_orientations_are_applied_once(picture, format_name, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    content = encode(picture, format_name, exif=exif)
+    assert np.array_equal(decode_rgb(content), by_pillow(content))
+    assert decode_rgb(content).shape == ((57, 83, 3) if orientation < 5 else (83, 57, 3))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_damaged_exif_block_does_not_spoil_the_picture(picture, exif):
+    assert np.array_equal(decode_rgb(encode(picture, "JPEG", exif=exif)), by_pillow(encode(picture, "JPEG")))
+
+
+def test_an_orientation_beyond_the_eight_turns_nothing(picture):
+    exif = Image.Exif()
+    exif[ORIENTATION] = 9
+    assert np.array_equal(decode_rgb(encode(picture, "PNG", exif=exif)), np.asarray(picture))
+
+
+@pytest.mark.parametrize(
+    ("mode", "format_name"),
+    [
+        ("1", "PNG"),
+        ("1", "TIFF"),
+        ("L", "PNG"),
+        ("L", "BMP"),
+        ("P", "PNG"),
+        ("P", "BMP"),
+        ("CMYK", "JPEG"),
+        ("CMYK", "TIFF"),
+        ("YCbCr", "TIFF"),
+    ],
+)
+def test_other_colour_modes_become_what_pillow_makes_of_them(picture, mode, format_name):
+    content = encode(picture.convert(mode), format_name)
+    assert Image.open(BytesIO(content)).mode == mode
+    assert np.array_equal(decode_rgb(content), by_pillow(content))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("format_name", ["PNG", "TIFF"])
+def test_an_alpha_channel_is_dropped_and_the_colours_below_it_kept(picture, mode, format_name):
+    opaque = picture.convert(mode.removesuffix("A")) if mode == "LA" else picture
+    transparent = opaque.copy()
+    transparent.putalpha(Image.fromarray(np.random.default_rng(0).integers(0, 256, (57, 83), np.uint8)))
+    content = encode(transparent, format_name)
+    assert Image.open(BytesIO(content)).mode == mode
+    assert np.array_equal(decode_rgb(content), np.asarray(opaque.convert("RGB")))
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(256))], ids=["one colour", "each colour"])
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_a_palettes_transparency_is_dropped(picture, transparency):
+    palette = picture.quantize(256)
+    content = encode(palette, "PNG", transparency=transparency)
+    assert "transparency" in Image.open(BytesIO(content)).info
+    assert np.array_equal(decode_rgb(content), np.asarray(palette.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "format_name"), [("I;16", "<u2", "PNG"), ("I;16", "<u2", "TIFF"), ("I;16B", ">u2", "TIFF")]
+)
+def test_sixteen_bit_grey_is_scaled_and_not_clipped(mode, dtype, format_name):
+    grey = grey_ramp()
+    pixels = decode_rgb(encode(Image.frombytes(mode, (64, 32), grey.astype(dtype).tobytes()), format_name))
+    assert np.abs(pixels - grey[..., None] / 257).max() <= 0.5
+    assert pixels[0, 0].tolist() == [0, 0, 0]
+    assert pixels[-1, -1].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_of_no_known_white_are_refused(dtype, tmp_path):
+    path = tmp_path / "hdr.tif"
+    Image.fromarray(grey_ramp(dtype)).save(path)
+    with pytest.raises(ImageError, match=r"hdr\.tif: 32-bit"):
+        decode_rgb(path)
+
+
+def test_the_first_of_several_pages_counts(picture):
+    content = encode(picture, "TIFF", save_all=True, append_images=[ImageOps.invert(picture)])
+    assert np.array_equal(decode_rgb(content), np.asarray(picture))
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_path_string_and_bytes_of_a_known_extension_agree(picture, extension, tmp_path):
+    path = tmp_path / f"picture{extension}"
+    picture.save(path)
+    pixels = decode_rgb(path)
+    for source in (str(path), path.read_bytes(), bytearray(path.read_bytes()), memoryview(path.read_bytes())):
+        assert np.array_equal(decode_rgb(source), pixels)
+
+
+def test_the_content_counts_and_not_the_extension(picture, tmp_path):
+    path = tmp_path / "really_a_png.jpg"
+    path.write_bytes(encode(picture, "PNG"))
+    assert np.array_equal(decode_rgb(path), np.asarray(picture))
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_result_is_contiguous_uint8_that_can_be_written_to(picture, format_name, mode, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    pixels = decode_rgb(encode(picture.convert(mode), format_name, exif=exif))
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    pixels[:] = 7
+    assert (pixels == 7).all()
+
+
+BROKEN = {
+    "empty": b"",
+    "text": b"This is no photograph.\n" * 50,
+    "binary": bytes(range(256)) * 4,
+    "html": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_that_is_no_image_is_one_error_that_names_it(kind, tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(BROKEN[kind])
+    with pytest.raises(ImageError) as caught:
+        decode_rgb(path)
+    assert str(caught.value).count(str(path)) == 1
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.02, 0.3, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("kind", [*FORMATS, "progressive JPEG"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_truncated_file_is_one_error_that_names_it(picture, kind, kept, tmp_path):
+    content = encode(picture, kind.removeprefix("progressive "), progressive=kind.startswith("progressive"))
+    path = tmp_path / "photo"
+    path.write_bytes(content[: max(1, int(kept * len(content)))])
+    with pytest.raises(ImageError) as caught:
+        decode_rgb(path)
+    assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_no_part_of_a_file_is_taken_for_another_picture(picture, format_name):
+    """Wherever a file is cut, it is refused, or nothing that makes a difference is missing."""
+    content = encode(picture, format_name)
+    whole = decode_rgb(content)
+    refused = 0
+    for length in [*range(1, len(content), 97), *range(len(content) - 40, len(content))]:
+        try:
+            assert np.array_equal(decode_rgb(content[:length]), whole)
+        except ImageError:
+            refused += 1
+    assert refused > len(content) // 97 - 2
+
+
+@pytest.mark.parametrize(("name", "cause"), [("missing.jpg", "No such file"), ("", "directory"), ("nul\0.jpg", "null")])
+def test_a_path_that_cannot_be_read_is_one_error_that_names_it(name, cause, tmp_path):
+    path = tmp_path / name
+    with pytest.raises(ImageError, match=cause) as caught:
+        decode_rgb(path)
+    assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+def test_max_pixels_is_the_largest_image_decoded(picture, format_name, tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(encode(picture, format_name))
+    assert decode_rgb(path, max_pixels=83 * 57).shape == (57, 83, 3)
+    with pytest.raises(ImageError, match=r"83 x 57 .*--max_pixels 4730") as caught:
+        decode_rgb(path, max_pixels=83 * 57 - 1)
+    assert str(caught.value).count(str(path)) == 1
+
+
+def test_a_header_that_promises_too_much_is_refused_before_it_is_decoded():
+    content = bytearray(encode(Image.new("L", (1, 1)), "BMP"))
+    content[18:26] = np.array([20_000, 20_000], "<i4").tobytes()
+    with pytest.raises(ImageError, match=f"20000 x 20000 .*{DEFAULT_MAX_PIXELS}"):
+        decode_rgb(bytes(content))
+
+
+def test_max_pixels_takes_the_place_of_pillows_own_limit(picture, monkeypatch):
+    content = encode(picture, "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(decode_rgb(content), np.asarray(picture))
+
+
+@pytest.mark.parametrize("limit", [123_456, None])
+def test_pillows_own_limit_is_as_before_after_success_and_failure(picture, limit, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    content = encode(picture, "JPEG")
+    decode_rgb(content)
+    assert limit == Image.MAX_IMAGE_PIXELS
+    for bad, max_pixels in ((b"text", 10_000), (content[:500], 10_000), (content, 10), ("missing.jpg", 10_000)):
+        with pytest.raises(ImageError):
+            decode_rgb(bad, max_pixels)
+        assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_pillows_own_limit_is_as_before_after_threads_have_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 123_456)
+    content = encode(Image.new("RGB", (400, 300)), "PNG")
+    for _ in range(20):
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(decode_rgb, [content] * 8))
+        assert Image.MAX_IMAGE_PIXELS == 123_456
+
+
+def test_a_real_photograph_has_the_same_bits_as_pillows(uhd_iqa_dir):
+    photographs = sorted((uhd_iqa_dir / "uhd").glob("*.jpg"))
+    if not photographs:
+        pytest.skip("no photograph in uhd/")
+    for path in photographs[:2]:
+        assert np.array_equal(decode_rgb(path), by_pillow(path.read_bytes()))

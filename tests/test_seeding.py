@@ -1,0 +1,80 @@
+"""Where random numbers come from: one stream for each purpose and place, never global state."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from data.seeding import Purpose, derive_generator, seed_torch
+
+
+def draws(purpose: Purpose, seed: int, *place: int) -> list[int]:
+    return derive_generator(purpose, seed, *place).integers(0, 2**63, 8).tolist()
+
+
+def test_the_same_place_has_the_same_stream():
+    assert draws(Purpose.CROP, 7, 3, 5) == draws(Purpose.CROP, 7, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (Purpose.FRAGMENTS, 7, 3, 5),
+        (Purpose.CROP, 8, 3, 5),
+        (Purpose.CROP, 7, 4, 5),
+        (Purpose.CROP, 7, 3, 6),
+        (Purpose.CROP, 7, 5, 3),
+        (Purpose.CROP, 7, 3),
+        (Purpose.CROP, 7, 3, 5, 0),
+    ],
+    ids=str,
+)
+def test_a_place_that_differs_anywhere_has_another_stream(other):
+    assert draws(Purpose.CROP, 7, 3, 5) != draws(*other)
+
+
+def test_zeros_at_the_end_of_a_place_count():
+    assert draws(Purpose.SHUFFLE, 0) != draws(Purpose.SHUFFLE, 0, 0) != draws(Purpose.SHUFFLE, 0, 0, 0)
+
+
+def test_no_two_purposes_share_a_stream():
+    streams = {tuple(draws(purpose, 0, 0)) for purpose in Purpose}
+    assert len(streams) == len(Purpose)
+
+
+def test_the_whole_range_of_seeds_is_usable():
+    assert draws(Purpose.PARTNER, 0, 1) != draws(Purpose.PARTNER, 2**32 - 1, 1)
+
+
+def test_global_generators_neither_move_a_stream_nor_are_moved_by_it():
+    np.random.seed(1)
+    random.seed(1)
+    before = draws(Purpose.CROP, 7, 3)
+    numpy_state, python_state, torch_state = np.random.get_state()[1].copy(), random.getstate(), torch.get_rng_state()
+    np.random.rand()
+    random.random()
+    assert draws(Purpose.CROP, 7, 3) == before
+    np.random.seed(1)
+    random.seed(1)
+    draws(Purpose.CROP, 7, 3)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+    assert random.getstate() == python_state
+    assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+def torch_draws(*place: int) -> list[float]:
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(*place)
+        return torch.rand(4).tolist()
+
+
+def test_a_training_step_has_the_same_torch_stream_whenever_it_is_run():
+    first = torch_draws(1000, 17, 0)
+    torch.rand(3)
+    assert torch_draws(1000, 17, 0) == torch_draws(1000, 17) == first
+
+
+def test_seeds_steps_and_ranks_have_torch_streams_of_their_own():
+    places = [(seed, step, rank) for seed in (0, 1, 2**32 - 1) for step in (0, 1, 2) for rank in (0, 1, 2)]
+    assert len({tuple(torch_draws(*place)) for place in places}) == len(places)
