@@ -3,6 +3,7 @@
 import os
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import simplejpeg
@@ -14,6 +15,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 DEFAULT_MAX_PIXELS = 160_000_000
 
 _ORIENTATION_TAG = 0x0112
+_pillow_limit_lock = Lock()
 
 
 class ImageError(ValueError):
@@ -43,10 +45,8 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
         ImageError: missing, empty, truncated, too large, or no image that Pillow knows.
     """
     name, content = _read(path_or_bytes)
-    # Pillow's own limit is a module global meant for web servers; max_pixels takes its place for the time of this call.
-    pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(BytesIO(content)) as opened:  # reads the header only
+        with _open(content) as opened:
             width, height = opened.size
             if width * height > max_pixels:
                 raise ImageError(
@@ -62,8 +62,6 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
         raise ImageError(f"{name}: not an image in a known format ({_first_bytes(content)})") from error
     except Exception as error:  # the decoders raise a dozen types for damaged files; all mean the same to the caller
         raise ImageError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillow_limit
     return np.ascontiguousarray(_turn_upright(pixels, orientation))
 
 
@@ -75,11 +73,21 @@ def _read(path_or_bytes: str | os.PathLike | bytes) -> tuple[str, bytes]:
         name = os.fspath(path_or_bytes)
         try:
             content = Path(path_or_bytes).read_bytes()
-        except OSError as error:
-            raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not content:
         raise ImageError(f"{name}: the file is empty")
     return name, content
+
+
+def _open(content: bytes) -> Image.Image:
+    """Read an image's header, without Pillow's own limit on its size: max_pixels takes its place."""
+    with _pillow_limit_lock:  # the limit is a global of Pillow's, and threads may decode side by side
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(BytesIO(content))
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:

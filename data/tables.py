@@ -24,6 +24,7 @@ _SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
+FOLDER = "folder of the set"  # column: the split as the label file writes it, which names the images' folder
 _SHOWN = 10  # entries of a list of faults that a message spells out
 
 
@@ -81,12 +82,15 @@ def load_table(
         split_by: a column whose groups the random split keeps together. It replaces the label file's own validation
             set; a test set stays.
         skip_missing: leave out images that are not there and rows without a finite opinion, instead of stopping.
-        image_column, mos_column, split_column: names in a csv label file; the split column is optional there.
+        image_column, mos_column, split_column: names in a csv label file; a column "split" need not be there, one of
+            another name must.
 
     Raises:
         TableError: no label file, unknown columns or splits, duplicate names, opinions that are not finite, missing
             images, or a split that would be empty.
     """
+    if database not in DATABASES:
+        raise TableError(f"unknown database {database!r}: choose from {', '.join(DATABASES)}")
     source = Path(metadata) if metadata else _find_label_file(database, Path(database_dir))
     frame = _read_labels(database, source, image_column, mos_column, split_column)
     notes = []
@@ -99,7 +103,7 @@ def load_table(
     has_validation = (frame["split"] == "val").any()
     if has_validation and split_by is None and {"train", "val"} & set(splits):
         validation = frame[frame["split"] == "val"]
-        if not any(find(row.image, row.set) for row in validation.itertuples()):
+        if not any(find(*names) for names in validation[["image", FOLDER]].itertuples(index=False)):
             notes.append(f"none of the {len(validation)} official validation images is in {database_dir}")
             has_validation = False
     if (not has_validation or split_by is not None) and (frame["split"] == "train").any():
@@ -107,7 +111,7 @@ def load_table(
 
     wanted = frame["split"].isin(splits)
     frame["path"] = None
-    frame.loc[wanted, "path"] = [find(row.image, row.set) for row in frame[wanted].itertuples()]
+    frame.loc[wanted, "path"] = [find(*names) for names in frame.loc[wanted, ["image", FOLDER]].itertuples(index=False)]
     missing = frame[wanted & frame["path"].isna()]
     if len(missing):
         if not skip_missing:
@@ -121,7 +125,7 @@ def load_table(
     for split in splits:
         if not (frame["split"] == split).any():
             raise TableError(f"the {split} split of {source} is empty ({rule})")
-    return LabelTable(frame.drop(columns="set"), source, rule, tuple(notes))
+    return LabelTable(frame.drop(columns=FOLDER), source, rule, tuple(notes))
 
 
 def _find_label_file(database: str, folder: Path) -> Path:
@@ -142,7 +146,7 @@ def _find_label_file(database: str, folder: Path) -> Path:
 
 
 def _read_labels(database: str, source: Path, image_column: str, mos_column: str, split_column: str) -> pd.DataFrame:
-    """Return the label file with columns image, mos, set (as written, or "") and split (without one, "train")."""
+    """Return the label file: image, mos, split ("train" without a split column), FOLDER, and its other columns."""
     if not source.is_file():
         raise TableError(f"{source}: no such label file")
     try:
@@ -155,26 +159,32 @@ def _read_labels(database: str, source: Path, image_column: str, mos_column: str
     if database == "UHD_IQA":
         image_column, mos_column, split_column = "image_name", "quality_mos", "set"
     if database == "AVA":
-        image_column, mos_column, split_column = "image", "mos", "set"
-    absent = [name for name in (image_column, mos_column) if name not in frame]
+        image_column, mos_column, split_column = "image", "mos", ""
+    needed = [image_column, mos_column] + ([split_column] if split_column not in ("split", "set", "") else [])
+    absent = [name for name in needed if name not in frame]
     if absent:
         raise TableError(
             f"{source}: no column {_listing(absent)}; it has {_listing(frame.columns)}. "
             "For a label file of your own use --database csv with --image_column and --mos_column"
         )
-    frame = frame.rename(columns={image_column: "image", mos_column: "mos"})
-    frame["image"] = frame["image"].astype(str)
-    frame["mos"] = pd.to_numeric(frame["mos"], errors="coerce").astype(float)
-    frame["set"] = frame[split_column].astype(str) if split_column in frame else ""
-    frame["split"] = frame["set"].str.strip().str.lower().map(_SPLIT_WORDS)
-    if split_column not in frame or database == "AVA":
-        frame["split"] = "train"
-    elif frame["split"].isna().any():
-        unknown = frame.loc[frame["split"].isna(), "set"].unique()
+    nameless = frame.index[frame[image_column].isna()]
+    if len(nameless):
+        raise TableError(f"{source}: {len(nameless)} rows name no image: rows {_listing(nameless + 1)}")
+    has_split = split_column in frame
+    words = frame[split_column].map(str).str.strip() if has_split else pd.Series("", frame.index)
+    ours = {
+        "image": frame[image_column].map(str),
+        "mos": pd.to_numeric(frame[mos_column], errors="coerce").astype(float),
+        "split": words.str.lower().map(_SPLIT_WORDS) if has_split else pd.Series("train", frame.index),
+        FOLDER: words,
+    }
+    unknown = words[ours["split"].isna()].unique()
+    if len(unknown):
         raise TableError(
             f"{source}: column {split_column!r} holds {_listing(unknown)}; known: {_listing(_SPLIT_WORDS)}"
         )
-    return frame
+    rest = frame.drop(columns=[name for name in {*ours, "path", image_column, mos_column} if name in frame])
+    return pd.DataFrame(ours).join(rest)
 
 
 def _read_ava(source: Path) -> pd.DataFrame:
@@ -223,17 +233,22 @@ def _check_labels(frame: pd.DataFrame, source: Path, skip_missing: bool) -> tupl
 def _random_split(
     frame: pd.DataFrame, source: Path, random_seed: int, split_by: str | None
 ) -> tuple[pd.DataFrame, str]:
-    """Divide the training (and, with split_by, validation) rows 80 / 20; return the frame and the rule in words."""
+    """Divide the training rows (with split_by, the validation rows, too) 80 / 20.
+
+    Returns:
+        The frame, and the rule in words.
+    """
     divided = frame.index[frame["split"] != "test"] if split_by else frame.index[frame["split"] == "train"]
     shuffle = np.random.RandomState(random_seed).permutation
     if split_by is None:
+        frame = frame[frame["split"] != "val"].copy()  # official validation rows, none of which is there
         order = shuffle(len(divided))
         validation = divided[order[int(len(divided) * 0.8) :]]
         rule = f"80 / 20 of {len(divided)} training rows by RandomState({random_seed}).permutation"
     else:
         if split_by not in frame:
             raise TableError(f"{source}: --split_by {split_by}: no such column; it has {_listing(frame.columns)}")
-        groups = frame.loc[divided, split_by].astype(str)
+        groups = frame.loc[divided, split_by].map(str)  # rows without an entry are one group
         names = np.sort(groups.unique())
         sizes = groups.value_counts()
         # Whole groups in random order train until the next would pass 80 %; the rest validate.

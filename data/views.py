@@ -47,6 +47,8 @@ class ViewSpec:
         for name in ("resize", "crop_size", "n_fragment", "patch_size", "salient_patch_dimension", "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be at least 0 and below 2**32; got {self.seed}")
         if self.crop_size > self.resize:
             raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}, from which it is cut")
         if self.saliency not in METHODS:

@@ -116,6 +116,12 @@ def test_the_label_file_tells_the_opinion_of_the_amount(labels):
         assert 0.20 <= row.quality_mos <= 0.90
 
 
+def test_the_amount_told_for_a_jpeg_is_a_quality_that_encoders_know(labels):
+    amounts = labels.loc[labels["degradation"] == "jpeg", "amount"]
+    assert (amounts == amounts.round()).all()
+    assert amounts.between(4, 40).all()
+
+
 def test_the_demo_set_loads_as_uhd_iqa_does(tiny_dataset, labels):
     table = load_table("UHD_IQA", tiny_dataset)
     assert table.frame["split"].value_counts().to_dict() == {"train": 12, "val": 6, "test": 6}
