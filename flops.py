@@ -20,16 +20,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model
-from utils.options import (
-    add_model_options,
-    add_view_options,
-    entry_point,
-    make_parser,
-    parse_options,
-    train_parser,
-    usage_errors,
-    view_spec,
-)
+from utils.command_line import entry_point, make_parser, parse_options, usage_errors
+from utils.options import add_model_options, add_view_options, train_parser, view_spec
 from utils.report import environment, write_json
 
 COUNTERS = {

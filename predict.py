@@ -16,20 +16,19 @@ import numpy as np
 from data.decode import EXTENSIONS, decode_rgb
 from data.views import ViewSpec
 from utils.checkpoint import WHERE_TO_GET_WEIGHTS, load_model
-from utils.distributed import select_device
-from utils.figures import draw_views
-from utils.inference import score_photographs
-from utils.options import (
+from utils.command_line import (
     EXIT_FAILED_IMAGES,
     RunError,
-    add_compute_options,
-    add_max_pixels,
     entry_point,
     make_parser,
     parse_options,
     usage_errors,
     whole_number,
 )
+from utils.distributed import select_device
+from utils.figures import draw_views
+from utils.inference import score_photographs
+from utils.options import add_compute_options, add_max_pixels
 from utils.report import write_csv, write_json
 
 

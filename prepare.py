@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
+from utils.command_line import RunError, add_flag, entry_point, make_parser, whole_number
 from utils.distributed import default_workers
-from utils.inference import progress_bar
-from utils.options import SEED, RunError, add_flag, entry_point, make_parser, whole_number
+from utils.options import SEED
+from utils.progress import progress_bar
 
 BYTES_PER_SCENE = 20e6  # six versions; seen: 15 MB on average
 

@@ -17,24 +17,20 @@ from data.tables import SPLITS
 from models import build_model
 from utils.calibration import fit_calibration
 from utils.checkpoint import LoadedModel, load_model
-from utils.distributed import select_device
-from utils.inference import Scores, score_photographs
-from utils.metrics import bootstrap_intervals, mapped_metrics
-from utils.options import (
-    DATA_OPTIONS,
+from utils.command_line import (
     EXIT_FAILED_IMAGES,
     RunError,
-    add_compute_options,
-    add_data_options,
     add_flag,
-    add_max_pixels,
     entry_point,
     make_parser,
     parse_options,
-    table_of,
     usage_errors,
     whole_number,
 )
+from utils.distributed import select_device
+from utils.inference import Scores, score_photographs
+from utils.metrics import bootstrap_intervals, mapped_metrics
+from utils.options import DATA_OPTIONS, add_compute_options, add_data_options, add_max_pixels, table_of
 from utils.report import RESAMPLES, environment, evaluation_report, measures_table, write_csv, write_json
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data.datasets import EpochSampler, PairDataset, collate_pairs
 from data.decode import ImageError
@@ -26,19 +25,12 @@ from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
+from utils.command_line import RunError, entry_point, parse_options, usage_errors
 from utils.distributed import select_device, unwrap
-from utils.inference import progress_bar, score_photographs
+from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
-from utils.options import (
-    RunError,
-    entry_point,
-    parse_options,
-    run_name,
-    table_of,
-    train_parser,
-    usage_errors,
-    view_spec,
-)
+from utils.options import run_name, table_of, train_parser, view_spec
+from utils.progress import Tally, progress_bar, say
 from utils.report import environment, write_csv, write_json
 
 
@@ -172,35 +164,6 @@ def train_one_epoch(
     return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}
 
 
-class Tally:
-    """Loss, images and waiting time since it was made."""
-
-    def __init__(self):
-        self.began = time.perf_counter()
-        self.steps, self.total, self.images, self.waited = 0, 0.0, 0, 0.0
-
-    def add(self, loss: float, images: int, waited: float) -> None:
-        self.steps += 1
-        self.total += loss
-        self.images += images
-        self.waited += waited
-
-    @property
-    def loss(self) -> float:
-        return self.total / self.steps
-
-    @property
-    def images_per_s(self) -> float:
-        return self.images / (time.perf_counter() - self.began)
-
-    @property
-    def data_wait(self) -> float:
-        return min(1.0, self.waited / (time.perf_counter() - self.began))
-
-    def words(self) -> str:
-        return f"{self.images_per_s:.1f} images/s | data wait {self.data_wait:.0%}"
-
-
 def validate(
     network: nn.Module,
     validation,
@@ -293,12 +256,6 @@ def validation_words(measures: dict[str, float], count: int, calibration: Calibr
     undefined = "" if math.isfinite(measures["SRCC"]) else " | NaN: correlations of constant scores are undefined"
     mapping = "" if calibration.parameters else f" | no mapping: {calibration.reason}"
     return f"validation ({count} images): {words}{mapping}{undefined}"
-
-
-def say(line: str) -> None:
-    """Print a line at once, above a progress bar if there is one."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

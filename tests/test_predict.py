@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import predict
-from utils.options import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
+from utils.command_line import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
 
 
 def run(trained, *words: str) -> int:

@@ -12,7 +12,7 @@ from PIL import Image
 import test as test_entry
 import train
 from utils.checkpoint import load_checkpoint, load_model
-from utils.options import EXIT_UNUSABLE_INPUT
+from utils.command_line import EXIT_UNUSABLE_INPUT
 
 
 def weights(path) -> dict[str, torch.Tensor]:

@@ -1,6 +1,5 @@
 """The one loop that scores photographs: for validation, test sets and loose files alike."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,10 +7,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from data.datasets import PhotographDataset, collate_photographs
 from data.views import ViewSpec
+from utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,3 @@ def score_photographs(
                 scores[batch["index"]] = model(**views).squeeze(1).double().cpu().numpy()
             bar.update(len(batch["index"]) + len(batch["errors"]))
     return Scores(scores, failures)
-
-
-def progress_bar(total: int, label: str | None, unit: str = "image") -> tqdm:
-    """Return a progress bar on standard error that shows only on a terminal, and only if it has a label."""
-    return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=label is None or not sys.stderr.isatty())

@@ -1,0 +1,109 @@
+"""Reading command lines: configs that only override, and errors that name what is wrong."""
+
+import pytest
+
+import flops
+from data.tables import TableError
+from utils.command_line import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, entry_point, parse_options
+from utils.options import train_parser
+
+
+def write_config(tmp_path, text: str) -> str:
+    (tmp_path / "run.yaml").write_text(text)
+    return f"--config={tmp_path}/run.yaml"
+
+
+def refused(capsys, parser, args) -> str:
+    """Return argparse's message for a command line that it must refuse."""
+    with pytest.raises(SystemExit) as stop:
+        parse_options(parser, args)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_command_line_wins_over_the_config(tmp_path):
+    config = write_config(tmp_path, "lr: 0.5\nnum_epochs: 7\n")
+    options = parse_options(train_parser(), ["--num_epochs=3", config])
+    assert (options.lr, options.num_epochs) == (0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("learning_rate: 0.1", "--learning_rate"),
+        ("num_epoch: 3", "--num_epoch"),
+        ("num_epochs: many", "many"),
+        ("lr: nan", "nan"),
+        ("random_seed: -1", "-1"),
+        ("model: VGG", "VGG"),
+        ("multi_gpu: perhaps", "perhaps"),
+        ("views: {a: 1}", "views"),
+        ("lr: [1, 2]", "lr"),
+        ("- a\n- b", "option: value"),
+        ("a: b: c", "cannot be read"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_config_with_a_fault_is_refused_naming_the_file_and_the_fault(text, named, tmp_path, capsys):
+    message = refused(capsys, train_parser(), [write_config(tmp_path, text)])
+    assert "run.yaml" in message
+    assert named in message
+
+
+def test_a_missing_config_is_named(tmp_path, capsys):
+    assert "absent.yaml" in refused(capsys, train_parser(), [f"--config={tmp_path}/absent.yaml"])
+
+
+def test_an_empty_config_is_no_override(tmp_path):
+    config = write_config(tmp_path, "# nothing differs\n")
+    assert parse_options(train_parser(), [config]).lr == parse_options(train_parser(), []).lr
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "off", "none"])
+def test_yaml_leaves_words_words(word, tmp_path):
+    assert parse_options(train_parser(), [write_config(tmp_path, f"run: {word}")]).run == word
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [([], False), (["--multi_gpu"], True), (["--multi_gpu", "True"], True), (["--multi_gpu", "False"], False)],
+)
+def test_a_flag_means_what_it_says(words, value):
+    assert parse_options(train_parser(), [*words, "--lr=1"]).multi_gpu is value
+
+
+def test_there_are_no_abbreviations(capsys):
+    assert "--num_epoch" in refused(capsys, train_parser(), ["--num_epoch=3"])
+
+
+def test_another_entry_point_takes_from_a_config_what_it_knows(tmp_path, capsys):
+    config = write_config(tmp_path, "lr: 0.5\nbackbone: swin_nano\n")
+    options = parse_options(flops.flops_parser(), [config], config_parser=train_parser())
+    assert options.backbone == "swin_nano"
+    assert not hasattr(options, "lr")
+    wrong = write_config(tmp_path, "backbon: swin_nano\n")
+    with pytest.raises(SystemExit):
+        parse_options(flops.flops_parser(), [wrong], config_parser=train_parser())
+    assert "--backbon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(TableError("labels.csv: no rows"), EXIT_UNUSABLE_INPUT), (KeyboardInterrupt(), EXIT_INTERRUPTED)],
+)
+def test_what_the_user_can_mend_is_one_line_and_an_exit_code(error, code, capsys):
+    @entry_point
+    def main(args=None):
+        raise error
+
+    assert main([]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    @entry_point
+    def main(args=None):
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        main([])

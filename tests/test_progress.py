@@ -1,0 +1,52 @@
+"""What a person sees while work goes on."""
+
+import sys
+import time
+
+import pytest
+
+from utils.progress import Tally, progress_bar, say
+
+
+class Terminal:
+    """A standard error that says it is a terminal."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("label", "shown"), [("scoring", True), (None, False)])
+def test_a_labelled_bar_shows_on_a_terminal(label, shown, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar(3, label) as bar:
+        bar.update(3)
+    assert ("scoring" in sys.stderr.text) is shown
+
+
+def test_no_bar_shows_in_a_log(capsys):
+    with progress_bar(3, "scoring") as bar:
+        bar.update(3)
+        say("a line")
+    captured = capsys.readouterr()
+    assert captured.out == "a line\n"
+    assert captured.err == ""
+
+
+def test_a_tally_counts_images_and_waiting_by_the_clock():
+    tally = Tally()
+    time.sleep(0.2)
+    for loss in (1.0, 3.0):
+        tally.add(loss, images=10, waited=0.05)
+    assert tally.loss == 2.0
+    assert tally.images_per_s <= 20 / 0.2
+    assert 0 < tally.data_wait <= 0.1 / 0.2
+    assert "images/s | data wait" in tally.words()
