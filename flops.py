@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model
-from utils.command_line import entry_point, make_parser, parse_options, usage_errors
+from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
 from utils.options import add_model_options, add_view_options, train_parser, view_spec
 from utils.report import environment, write_json
 
@@ -38,7 +38,9 @@ def flops_parser() -> argparse.ArgumentParser:
         prog="flops.py",
     )
     parser.add_argument("--config", metavar="FILE", help="count the model and views of a config of train.py")
-    parser.add_argument("--json", metavar="FILE", help="write the figures here; - for standard output, alone on it")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write the figures here; - for standard output, alone on it"
+    )
     add_model_options(parser)
     add_view_options(parser)
     return parser

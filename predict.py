@@ -20,7 +20,9 @@ from utils.command_line import (
     EXIT_FAILED_IMAGES,
     RunError,
     entry_point,
+    make_folder,
     make_parser,
+    output_file,
     parse_options,
     usage_errors,
     whole_number,
@@ -49,8 +51,12 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) in place of the checkpoint's"
     )
-    parser.add_argument("--csv", metavar="FILE", help="write the scores here: image, score, quality, error")
-    parser.add_argument("--json", metavar="FILE", help="write the scores here; - for standard output, alone on it")
+    parser.add_argument(
+        "--csv", type=output_file, metavar="FILE", help="write the scores here: image, score, quality, error"
+    )
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="write the scores here; - for standard output, alone on it"
+    )
     parser.add_argument("--views", metavar="DIR", help="draw what the network sees of each photograph into DIR")
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
     add_max_pixels(parser)
@@ -65,6 +71,8 @@ def main(args: list[str] | None = None) -> int:
     options = parse_options(parser, args)
     if options.checkpoint is None:
         raise RunError(f"which model? Give one with --checkpoint FILE. {WHERE_TO_GET_WEIGHTS}")
+    if options.views:
+        make_folder(options.views)
     paths = list(dict.fromkeys(find_images(options.images)))
     with usage_errors(parser):
         device = select_device(options.device)
@@ -123,7 +131,6 @@ def find_images(arguments: Sequence[str]) -> Iterator[str]:
 
 def draw_all_views(paths: Sequence[str], spec: ViewSpec, folder: str) -> None:
     """Draw one picture a photograph, named after it; a number tells photographs of the same name apart."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     for path in paths:
         name = stem = Path(path).stem

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
-from utils.command_line import RunError, add_flag, entry_point, make_parser, whole_number
+from utils.command_line import RunError, add_flag, entry_point, make_folder, make_parser, whole_number
 from utils.distributed import default_workers
 from utils.options import SEED
 from utils.progress import progress_bar
@@ -49,10 +49,7 @@ def make_demo_set(options) -> int:
     folder = Path(options.out)
     if (folder / LABEL_FILE).exists() and not options.overwrite:
         raise RunError(f"{folder / LABEL_FILE} is there already: choose another --out, or replace it with --overwrite")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
+    make_folder(folder)
     needed = options.scenes * BYTES_PER_SCENE * options.height * options.width / (2160 * 3840)
     free = shutil.disk_usage(folder).free
     if free < needed:

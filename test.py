@@ -22,8 +22,11 @@ from utils.command_line import (
     RunError,
     add_flag,
     entry_point,
+    make_folder,
     make_parser,
+    output_file,
     parse_options,
+    plain_name,
     usage_errors,
     whole_number,
 )
@@ -53,11 +56,17 @@ def test_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
     add_flag(parser, "--controls", "also measure an untrained model and the file size as the score")
     parser.add_argument(
-        "--run", metavar="NAME", help="name of the results (default: of the run that trained the model)"
+        "--run",
+        type=plain_name,
+        metavar="NAME",
+        help="name of the results (default: of the run that trained the model)",
     )
     parser.add_argument("--logdir", default="logfiles", metavar="DIR", help="DIR/<run>/ receives the results")
     parser.add_argument(
-        "--json", metavar="FILE", help="also write the measures here; - for standard output, alone on it"
+        "--json",
+        type=output_file,
+        metavar="FILE",
+        help="also write the measures here; - for standard output, alone on it",
     )
     add_data_options(parser)
     add_max_pixels(parser)
@@ -83,6 +92,8 @@ def main(args: list[str] | None = None) -> int:
     for note in table.notes:
         say(f"Note: {note}")
 
+    run = options.run or loaded.options.get("run") or Path(options.checkpoint).stem
+    folder = make_folder(Path(options.logdir) / run)
     result = score(loaded.model, rows, loaded, device, options)
     usable = np.isfinite(result.scores)
     failures = [{"image": rows["image"].iloc[index], "error": message} for index, message in result.failures]
@@ -90,8 +101,6 @@ def main(args: list[str] | None = None) -> int:
         raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
     scores, mos = result.scores[usable], rows["mos"].to_numpy()[usable]
 
-    run = options.run or loaded.options.get("run") or Path(options.checkpoint).stem
-    folder = Path(options.logdir) / run
     # The network's time is spent: keep what it said before anything is computed from it.
     quality = loaded.calibration(scores) if loaded.calibration else np.full(len(scores), np.nan)
     predictions = {"image": rows["image"][usable], "mos": mos, "score": scores, "quality": quality}

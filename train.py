@@ -25,7 +25,7 @@ from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
-from utils.command_line import RunError, entry_point, parse_options, usage_errors
+from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
 from utils.distributed import select_device, unwrap
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
@@ -223,12 +223,7 @@ def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
         raise RunError(
             f"{held[0]} is there already: give this run another name with --run, or replace it with --overwrite"
         )
-    try:
-        for folder in (snapshots, logs):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be made: {error.strerror}") from error
-    return snapshots, logs
+    return make_folder(snapshots), make_folder(logs)
 
 
 def say_what_runs(

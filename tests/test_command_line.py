@@ -4,7 +4,17 @@ import pytest
 
 import flops
 from data.tables import TableError
-from utils.command_line import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, entry_point, parse_options
+from utils.command_line import (
+    EXIT_INTERRUPTED,
+    EXIT_UNUSABLE_INPUT,
+    RunError,
+    entry_point,
+    make_folder,
+    make_parser,
+    output_file,
+    parse_options,
+    plain_name,
+)
 from utils.options import train_parser
 
 
@@ -89,7 +99,11 @@ def test_another_entry_point_takes_from_a_config_what_it_knows(tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(TableError("labels.csv: no rows"), EXIT_UNUSABLE_INPUT), (KeyboardInterrupt(), EXIT_INTERRUPTED)],
+    [
+        (TableError("labels.csv: no rows"), EXIT_UNUSABLE_INPUT),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED),
+        (PermissionError(13, "Permission denied", "labels.csv"), 2),
+    ],
 )
 def test_what_the_user_can_mend_is_one_line_and_an_exit_code(error, code, capsys):
     @entry_point
@@ -107,3 +121,33 @@ def test_an_error_of_ours_keeps_its_traceback():
 
     with pytest.raises(KeyError):
         main([])
+
+
+def test_an_error_is_one_line_and_no_page_of_usage(capsys):
+    assert len(refused(capsys, train_parser(), ["--lr=fast"]).splitlines()) == 1
+
+
+def test_an_output_is_checked_before_the_work_and_its_folder_made(tmp_path, capsys):
+    parser = make_parser("")
+    parser.add_argument("--csv", type=output_file)
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path, tmp_path / "file" / "scores.csv"):
+        assert str(tmp_path) in refused(capsys, parser, [f"--csv={wrong}"])
+    assert parser.parse_args([f"--csv={tmp_path}/new/scores.csv"]).csv == f"{tmp_path}/new/scores.csv"
+    assert (tmp_path / "new").is_dir()
+    assert parser.parse_args(["--csv=-"]).csv == "-"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file/below"):
+        make_folder(tmp_path / "file" / "below")
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".hidden", "/tmp/x"])
+def test_a_runs_name_is_no_path(name, capsys):
+    parser = make_parser("")
+    parser.add_argument("--run", type=plain_name)
+    assert "plain name" in refused(capsys, parser, [f"--run={name}"])
+    assert parser.parse_args(["--run=uhd-iqa_2.1"]).run == "uhd-iqa_2.1"

@@ -2,10 +2,12 @@
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
@@ -33,12 +35,15 @@ def entry_point(main: Callable) -> Callable:
         except (TableError, ImageError, CheckpointError, WeightsError, RunError) as error:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
+        except BrokenPipeError:  # the reader of a pipe has gone, `| head` for one
+            sys.stdout = None  # or Python complains again when it flushes
+            return 0
+        except OSError as error:
+            print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+            return EXIT_UNUSABLE_INPUT
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
-        except BrokenPipeError:  # the reader of a pipe has gone, `| head` for one
-            sys.stderr.close()
-            return 0
 
     return wrapped
 
@@ -63,11 +68,16 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Names an error in one line instead of below a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_UNUSABLE_INPUT, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def make_parser(description: str, **options) -> argparse.ArgumentParser:
-    """Return an empty parser in this project's manner: no abbreviations, defaults in the help."""
-    return argparse.ArgumentParser(
-        description=description, allow_abbrev=False, formatter_class=_HelpFormatter, **options
-    )
+    """Return an empty parser in this project's manner: no abbreviations, defaults in the help, errors in one line."""
+    return _Parser(description=description, allow_abbrev=False, formatter_class=_HelpFormatter, **options)
 
 
 def parse_options(
@@ -158,6 +168,45 @@ def number(lowest: float, above: bool = False) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def output_file(text: str) -> str:
+    """Check, before any work is done, that a file can be written; make its folder. "-" is standard output."""
+    path = Path(text)
+    if text == "-":
+        return text
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; give a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path.parent} cannot be made: {error.strerror}") from None
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+    return text
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """Make a folder for results if it is missing.
+
+    Raises:
+        RunError: it cannot be made, or not be written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: this folder cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise RunError(f"{path}: this folder cannot be written to")
+    return path
+
+
+def plain_name(text: str) -> str:
+    """Check that a run's name is a name and no path."""
+    if not text or text.startswith(".") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no plain name: a run's name becomes a folder's")
+    return text
 
 
 def add_flag(parser, name: str, help: str) -> None:

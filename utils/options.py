@@ -10,7 +10,7 @@ from data.tables import DATABASES, LabelTable, TableError, load_table
 from data.views import ViewSpec
 from models.backbones import SWIN_CONFIGS
 from models.uiqa import MODEL_ALIASES, MODELS
-from utils.command_line import add_flag, make_parser, number, whole_number
+from utils.command_line import add_flag, make_parser, number, plain_name, whole_number
 from utils.distributed import default_workers
 
 SEED = whole_number(0, 2**32 - 1)
@@ -226,7 +226,10 @@ def train_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("run")
     group.add_argument(
-        "--run", metavar="NAME", help="name of the run (default: the config's stem, else <model>_<database>)"
+        "--run",
+        type=plain_name,
+        metavar="NAME",
+        help="name of the run (default: the config's stem, else <model>_<database>)",
     )
     group.add_argument("--snapshot", default="ckpts", metavar="DIR", help="DIR/<run>/ receives last.pth and best.pth")
     group.add_argument("--logdir", default="logfiles", metavar="DIR", help="DIR/<run>/ receives history and options")
