@@ -196,10 +196,10 @@ def summary(report: dict, loaded: LoadedModel) -> str:
         measures_table(rows),
         "SRCC and KRCC are of raw scores. PLCC, RMSE and MAE:",
         "  raw          of the scores as they are",
-        f"  val-fitted   after a mapping {loaded.calibration.describe()}: the honest figure"
+        f"  val-fitted   mapping {loaded.calibration.describe()}; the honest figure"
         if loaded.calibration
         else "  val-fitted   needs a mapping: the checkpoint has none; give one with --calibration FILE (UIQA.npy)",
-        f"  test-fitted  after a mapping {report['test_fitted']['mapping']}: how published tables are made",
+        f"  test-fitted  mapping {report['test_fitted']['mapping']}; how published tables are made",
         f"Intervals: {report['bootstrap']}.",
     ]
     if report["controls"]:

@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
 
 from utils.calibration import Calibration, fit_calibration, load_calibration, logistic
 
 GENERATOR = np.random.default_rng(5)
 SCORES = GENERATOR.uniform(-2, 2, 200)
-MOS = logistic(SCORES, 0.9, 0.3, 0.2, 0.5) + GENERATOR.normal(0, 0.01, 200)
+PARAMETERS = (0.9, 0.3, 0.2, 0.5)
+MOS = logistic(SCORES, *PARAMETERS) + GENERATOR.normal(0, 0.01, 200)
 
 
 def test_a_logistic_is_recovered():
-    calibration = fit_calibration(SCORES, logistic(SCORES, 0.9, 0.3, 0.2, 0.5), "validation")
-    assert calibration.parameters == pytest.approx((0.9, 0.3, 0.2, 0.5), abs=1e-4)
+    calibration = fit_calibration(SCORES, logistic(SCORES, *PARAMETERS), "validation")
+    assert calibration.parameters == pytest.approx(PARAMETERS, abs=1e-4)
     assert calibration.describe() == "fitted on validation"
 
 
@@ -23,14 +25,29 @@ def test_the_mapped_values_do_not_depend_on_the_scores_scale(scale, shift):
     np.testing.assert_allclose(fit_calibration(moved, MOS, "validation")(moved), expected, atol=1e-4)
 
 
+def test_five_images_are_enough():
+    scores = np.linspace(-1, 1, 5)
+    assert fit_calibration(scores, logistic(scores, *PARAMETERS), "validation").parameters is not None
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize(
-    ("scores", "reason"), [(np.arange(4.0), "too few"), (np.full(50, 0.7), "constant"), (np.array([]), "too few")]
+    ("scores", "mos", "reason"),
+    [
+        (np.array([]), np.array([]), "too few"),
+        (np.arange(4.0), np.arange(4.0), "too few"),
+        (np.full(50, 0.7), np.linspace(0, 1, 50), "constant"),
+        (np.arange(10.0), np.exp(np.arange(10.0)), "did not converge"),  # ever closer as upper and middle run away
+        (np.arange(10.0) * 1e300, np.arange(10.0), "did not converge"),
+    ],
 )
-def test_what_cannot_be_fitted_stays_raw_and_says_why(scores, reason):
-    calibration = fit_calibration(scores, np.linspace(0, 1, len(scores)), "validation")
+def test_what_cannot_be_fitted_stays_raw_and_says_why(scores, mos, reason):
+    calibration = fit_calibration(scores, mos, "validation")
     assert calibration.parameters is None
     assert reason in calibration.describe()
-    np.testing.assert_array_equal(calibration(scores), scores)
+    mapped = calibration(scores)
+    np.testing.assert_array_equal(mapped, scores)
+    assert not np.shares_memory(mapped, scores)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -54,16 +71,54 @@ def test_a_released_file_means_upper_lower_middle_and_width(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [np.zeros(5), np.array([1, np.nan, 0, 1]), np.array([{"a": 1}] * 4), np.array(["a"] * 4)]
+    "content",
+    [
+        np.zeros(5),
+        np.ones((4, 1)),
+        np.array([0.9, np.nan, 0.5, 0.1]),
+        np.array([0.9, np.inf, 0.5, 0.1]),
+        np.array([0.9, 0.2, 0.5, 0.0]),  # a width of 0 has no quality at the middle
+        np.array([0.9, 0.2, 0.5, 0.1j]),
+        np.array([True] * 4),
+        np.array(["a"] * 4),
+    ],
+    ids=["five", "column", "nan", "inf", "zero width", "complex", "bool", "words"],
 )
-def test_other_files_are_refused_by_name(tmp_path, content):
-    np.save(tmp_path / "other.npy", content, allow_pickle=True)
+def test_other_arrays_are_refused_by_name(tmp_path, content):
+    np.save(tmp_path / "other.npy", content)
     with pytest.raises(ValueError, match=r"other\.npy"):
         load_calibration(tmp_path / "other.npy")
 
 
-def test_missing_and_damaged_files_are_refused_by_name(tmp_path):
-    (tmp_path / "text.npy").write_text("0.9 0.2 0.5 0.1")
-    for name in ("text.npy", "missing.npy"):
-        with pytest.raises(ValueError, match=name):
-            load_calibration(tmp_path / name)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: None,
+        lambda path: path.mkdir(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("0.9 0.2 0.5 0.1"),
+        lambda path: torch.save({"quality.0.weight": torch.zeros(4)}, path),
+    ],
+    ids=["missing", "folder", "empty", "text", "weights"],
+)
+def test_what_is_no_array_file_is_refused_by_name(write, tmp_path):
+    write(tmp_path / "other.npy")
+    with pytest.raises(ValueError, match=r"other\.npy"):
+        load_calibration(tmp_path / "other.npy")
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path):
+    np.save(tmp_path / "evil.npy", np.array([Malicious(tmp_path / "owned")] * 4), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"evil\.npy"):
+        load_calibration(tmp_path / "evil.npy")
+    assert not (tmp_path / "owned").exists()

@@ -1,11 +1,13 @@
 """Checkpoints: whole or not at all, never code, ours and the released ones."""
 
+import pickle
+
 import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from torchvision.models import swin_t
+from torchvision.models import SwinTransformer
 
 from data.views import ViewSpec
 from models import UIQA, SwinT, build_model
@@ -33,7 +35,7 @@ def content_of(model: UIQA, mean: float = 0.0, sd: float = 1.0) -> dict:
         "view_spec": SPEC.to_dict(),
         "mos_scale": {"mean": mean, "sd": sd},
         "calibration": Calibration((0.9, 0.2, 0.5, 0.1), "validation").to_dict(),
-        "branch_means": None,
+        "branch_means": {"aesthetic": 0.1, "distortion": -0.2, "salient": 0.3},
         "metrics": {"SRCC": 0.5},
         "options": {"run": "r", "lr": 1e-3, "metadata": None},
         "epoch": 3,
@@ -47,8 +49,40 @@ def test_a_round_trip_scores_bit_for_bit_the_same(model, tmp_path):
     assert torch.equal(loaded.model(**views), model(**views))
     assert loaded.view_spec == SPEC
     assert loaded.calibration == Calibration((0.9, 0.2, 0.5, 0.1), "validation")
+    assert loaded.branch_means == {"aesthetic": 0.1, "distortion": -0.2, "salient": 0.3}
     assert loaded.options == {"run": "r", "lr": 1e-3, "metadata": None}
     assert not loaded.model.training
+
+
+def test_a_checkpoint_with_all_that_resuming_needs_is_plain_data(model, tmp_path):
+    optimizer = torch.optim.Adam(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()
+    content = content_of(model) | {"optimizer": optimizer.state_dict(), "best": 0.5}
+    save_checkpoint(tmp_path / "c.pth", content)
+    plain = torch.load(tmp_path / "c.pth", weights_only=True)
+    assert set(plain) == {*content, "format", "version"}
+    moments = optimizer.state_dict()["state"][0]
+    assert torch.equal(plain["optimizer"]["state"][0]["exp_avg"], moments["exp_avg"])
+
+
+def test_training_does_not_reach_into_what_was_saved(model, tmp_path):
+    save_checkpoint(tmp_path / "c.pth", content_of(model))
+    views = random_views()
+    before = model(**views)
+    with torch.no_grad():
+        model.quality[1].bias += 1
+    assert torch.equal(load_model(tmp_path / "c.pth").model(**views), before)
+
+
+def test_a_trunk_of_fixed_size_is_rebuilt_for_the_checkpoints_views(tmp_path):
+    backbone = "timm:efficientvit_m0"
+    spec = ViewSpec(resize=64, crop_size=64, views=("aesthetic",))
+    model = build_model("SwinT", backbone=backbone, view_sizes=spec.view_sizes).eval()
+    content = {"model": {"name": "SwinT", "backbone": backbone}, "state_dict": model.state_dict()}
+    save_checkpoint(tmp_path / "c.pth", content_of(model) | content | {"view_spec": spec.to_dict()})
+    view = random_views()["aesthetic"]
+    assert torch.equal(load_model(tmp_path / "c.pth").model(view), model(view))
 
 
 def test_standardised_opinions_are_folded_into_the_scores(model, tmp_path):
@@ -57,14 +91,17 @@ def test_standardised_opinions_are_folded_into_the_scores(model, tmp_path):
     torch.testing.assert_close(load_model(tmp_path / "c.pth").model(**views), model(**views) * 0.05 + 0.7)
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_released_state_dict_scores_as_torchvisions_trunks_do(prefix, tmp_path):
+def test_a_released_state_dict_scores_as_torchvisions_trunks_do_also_when_saved_from_dataparallel(tmp_path):
     torch.manual_seed(0)
     released = PlainUIQA().eval()
-    torch.save({prefix + key: value for key, value in released.state_dict().items()}, tmp_path / "UIQA.pth")
+    torch.save(released.state_dict(), tmp_path / "UIQA.pth")
+    torch.save({f"module.{key}": value for key, value in released.state_dict().items()}, tmp_path / "parallel.pth")
     loaded = load_model(tmp_path / "UIQA.pth")
+    assert not loaded.model.training
     assert loaded.view_spec == ViewSpec()
     assert loaded.calibration is None
+    parallel = load_model(tmp_path / "parallel.pth").model.state_dict()
+    assert all(torch.equal(parallel[key], value) for key, value in released.state_dict().items())
     views = random_views(480, batch=1)
     with torch.inference_mode():
         expected = released(*(normalise(view.float() / 255) for view in views.values()))
@@ -72,24 +109,32 @@ def test_a_released_state_dict_scores_as_torchvisions_trunks_do(prefix, tmp_path
 
 
 def test_a_calibration_beside_a_state_dict_is_found_and_another_can_be_given(tmp_path):
-    torch.save(build_model("UIQA").state_dict(), tmp_path / "UIQA.pth")
+    torch.save(build_model("SwinT").state_dict(), tmp_path / "UIQA.pth")
     np.save(tmp_path / "UIQA.npy", [0.9, 0.2, 0.5, 0.1])
     np.save(tmp_path / "other.npy", [0.8, 0.1, 0.5, 0.1])
     assert load_model(tmp_path / "UIQA.pth").calibration.parameters[0] == 0.9
     assert load_model(tmp_path / "UIQA.pth", tmp_path / "other.npy").calibration.parameters[0] == 0.8
 
 
+def test_a_calibration_that_is_given_replaces_the_checkpoints_and_one_beside_it_does_not(model, tmp_path):
+    save_checkpoint(tmp_path / "c.pth", content_of(model))
+    np.save(tmp_path / "c.npy", [0.8, 0.1, 0.5, 0.1])
+    assert load_model(tmp_path / "c.pth").calibration.parameters[0] == 0.9
+    assert load_model(tmp_path / "c.pth", tmp_path / "c.npy").calibration.parameters[0] == 0.8
+
+
 def test_a_pretraining_state_dict_loads_as_one_trunk(tmp_path):
     torch.save(build_model("SwinT").state_dict(), tmp_path / "AVA.pth")
     loaded = load_model(tmp_path / "AVA.pth")
     assert isinstance(loaded.model, SwinT)
-    assert loaded.view_spec.views == ("aesthetic",)
+    assert not loaded.model.training
+    assert loaded.view_spec == ViewSpec(views=("aesthetic",))
 
 
 def test_a_pretrained_trunk_starts_all_three_branches(tmp_path):
-    pretrained = build_model("SwinT")
+    pretrained = build_model("SwinT", backbone="swin_nano")
     torch.save(pretrained.state_dict(), tmp_path / "AVA.pth")
-    model = build_model("UIQA")
+    model = build_model("UIQA", backbone="swin_nano")
     head = model.quality[0].weight.clone()
     initialise(model, tmp_path / "AVA.pth")
     for trunk in model.trunks().values():
@@ -99,19 +144,20 @@ def test_a_pretrained_trunk_starts_all_three_branches(tmp_path):
 
 
 def test_a_bare_trunk_starts_every_branch_its_classifier_left_out(tmp_path):
-    bare = swin_t()
-    torch.save(bare.state_dict(), tmp_path / "swin_t.pth")
-    model = build_model("UIQA")
-    initialise(model, tmp_path / "swin_t.pth")
+    bare = SwinTransformer([4, 4], 32, [1, 1, 2, 1], [1, 2, 4, 8], [7, 7])  # a swin_nano with torchvision's head
+    torch.save(bare.state_dict(), tmp_path / "swin.pth")
+    model = build_model("UIQA", backbone="swin_nano")
+    initialise(model, tmp_path / "swin.pth")
     for trunk in model.trunks().values():
-        assert torch.equal(trunk.state_dict()["norm.weight"], bare.state_dict()["norm.weight"])
-        assert torch.equal(trunk.features[0][0].weight, bare.features[0][0].weight)
+        for name, value in trunk.state_dict().items():
+            assert torch.equal(value, bare.state_dict()[name])
 
 
-def test_a_bare_timm_trunk_starts_every_branch_from_safetensors_too(model, tmp_path):
+@pytest.mark.parametrize(("save", "suffix"), [(torch.save, "pth"), (save_file, "safetensors")])
+def test_a_bare_timm_trunk_starts_every_branch(save, suffix, model, tmp_path):
     bare = timm.create_model("test_resnet")
-    save_file(bare.state_dict(), tmp_path / "test_resnet.safetensors")
-    initialise(model, tmp_path / "test_resnet.safetensors")
+    save(bare.state_dict(), tmp_path / f"test_resnet.{suffix}")
+    initialise(model, tmp_path / f"test_resnet.{suffix}")
     for trunk in model.trunks().values():
         for name, value in trunk.net.state_dict().items():
             assert torch.equal(value, bare.state_dict()[name])
@@ -123,6 +169,14 @@ def test_a_whole_model_starts_a_whole_model(model, tmp_path):
     initialise(other, tmp_path / "c.pth")
     views = random_views()
     assert torch.equal(other(**views), model(**views))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_prefixes_of_parallel_and_compiled_models_do_not_matter(prefix, model, tmp_path):
+    torch.save({prefix + key: value for key, value in model.state_dict().items()}, tmp_path / "c.pth")
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes)
+    initialise(other, tmp_path / "c.pth")
+    assert torch.equal(other.quality[0].weight, model.quality[0].weight)
 
 
 class Malicious:
@@ -146,6 +200,10 @@ def write_garbage(path, model):
     path.write_bytes(bytes(range(256)) * 20)
 
 
+def write_without_state_dict(path, model):
+    save_checkpoint(path, {key: value for key, value in content_of(model).items() if key != "state_dict"})
+
+
 def write_truncated(path, model):
     save_checkpoint(path, content_of(model))
     path.write_bytes(path.read_bytes()[:-5000])
@@ -155,19 +213,13 @@ def write_other_backbone(path, model):
     torch.save(model.state_dict(), path)
 
 
-def write_without_view_spec(path, model):
-    content = content_of(model)
-    del content["view_spec"]
-    save_checkpoint(path, content)
-
-
 @pytest.mark.parametrize(
     "write",
     [
         write_garbage,
         write_truncated,
         write_other_backbone,
-        write_without_view_spec,
+        write_without_state_dict,
         lambda path, model: path.write_bytes(b""),
         lambda path, model: None,
         lambda path, model: path.mkdir(),
@@ -186,10 +238,43 @@ def test_what_is_no_checkpoint_is_one_error_that_names_the_file(write, model, tm
         initialise(build_model("UIQA", backbone="swin_nano"), path)
 
 
-def test_a_newer_version_is_refused(model, tmp_path):
-    torch.save(content_of(model) | {"format": "uiqa-checkpoint", "version": 99}, tmp_path / "c.pth")
-    with pytest.raises(CheckpointError, match="newer"):
-        load_checkpoint(tmp_path / "c.pth")
+@pytest.mark.parametrize("key", ["model", "state_dict", "view_spec", "mos_scale", "calibration", "options"])
+def test_a_checkpoint_with_a_part_missing_is_one_error_that_names_the_file(key, model, tmp_path):
+    content = content_of(model)
+    del content[key]
+    save_checkpoint(tmp_path / "bad.pth", content)
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        load_model(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", None),
+        ("model", {"name": "UIQA", "backbone": "timm:no_such_trunk"}),
+        ("state_dict", None),
+        ("state_dict", [1.0, 2.0]),
+        ("view_spec", {}),
+        ("view_spec", {"views": ["aesthetic"], "colour": "blue"}),
+        ("mos_scale", None),
+        ("mos_scale", {"mean": 0.7}),
+        ("calibration", {"parameters": None}),
+        ("calibration", {"parameters": [0.9, 0.2], "fitted_on": "validation", "reason": ""}),
+        ("version", "first"),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_part_is_one_error_that_names_the_file(key, value, model, tmp_path):
+    save_checkpoint(tmp_path / "bad.pth", content_of(model) | {key: value})
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        load_model(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, load_model, initialise])
+def test_a_newer_version_is_refused_whatever_it_is_read_for(read, model, tmp_path):
+    path = tmp_path / "c.pth"
+    save_checkpoint(path, content_of(model) | {"version": 99})
+    with pytest.raises(CheckpointError, match=r"c\.pth.*newer"):
+        read(model, path) if read is initialise else read(path)
 
 
 def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path, monkeypatch):
@@ -201,6 +286,9 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path,
         file.write(b"half a checkpoint")
         raise OSError("No space left on device")
 
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        save_checkpoint(path, content_of(model) | {"options": lambda: None})
+    assert path.read_bytes() == before
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, content_of(model))

@@ -1,5 +1,7 @@
 """Devices and processes."""
 
+import os
+
 import pytest
 import torch
 
@@ -11,14 +13,33 @@ def test_auto_takes_what_is_there():
     assert select_device("cpu") == torch.device("cpu")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_without_a_gpu_cuda_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf"{name} is not there"):
+        select_device(name)
+
+
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "tpu:0", "cuda:x", "", "meta"])
 def test_a_device_that_is_not_there_is_refused_by_name(name):
     with pytest.raises(ValueError, match=name or "device"):
         select_device(name)
 
 
-def test_there_is_at_least_one_worker():
-    assert 1 <= default_workers() <= 16
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores at hand are not told on this system")
+def test_there_is_a_worker_for_every_core_at_hand_up_to_sixteen():
+    cores = os.sched_getaffinity(0)
+    assert default_workers() == min(len(cores), 16)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        assert default_workers() == 1
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def test_many_cores_make_no_more_than_sixteen_workers(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(96)), raising=False)
+    assert default_workers() == 16
 
 
 def test_unwrapping_gives_the_model_itself():

@@ -35,8 +35,11 @@ def test_a_reversed_pair_costs_more_the_further_it_is_reversed():
     assert costs[-1] <= 1
 
 
+@pytest.mark.parametrize("opinions", [-50.0, 1.0, 50.0])
 @pytest.mark.parametrize("difference", [-50.0, 0.0, 50.0])
-def test_gradients_stay_finite_for_extreme_scores(difference):
+def test_loss_and_gradients_stay_finite_for_extreme_differences(difference, opinions):
     first = torch.tensor([difference], requires_grad=True)
-    fidelity_loss(first, torch.zeros(1), torch.ones(1), torch.zeros(1)).backward()
+    loss = fidelity_loss(first, torch.zeros(1), torch.tensor([opinions]), torch.zeros(1))
+    loss.backward()
+    assert -1.1e-4 < loss.item() <= 1
     assert torch.isfinite(first.grad).all()

@@ -20,16 +20,20 @@ def model():
     return build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def paths(tiny_dataset) -> list[str]:
-    return [str(path) for path in sorted((tiny_dataset / "training").iterdir())]
+    return [str(path) for path in sorted((tiny_dataset / "training").iterdir())[:9]]
 
 
-def test_the_batch_size_does_not_matter(model, paths):
-    alone = score_photographs(model, paths, SPEC, CPU, batch_size=1).scores
-    for batch_size in (3, 8, 100):
-        together = score_photographs(model, paths, SPEC, CPU, batch_size=batch_size).scores
-        np.testing.assert_allclose(together, alone, atol=1e-5)
+@pytest.fixture(scope="module")
+def alone(model, paths) -> np.ndarray:
+    return score_photographs(model, paths, SPEC, CPU, batch_size=1).scores
+
+
+@pytest.mark.parametrize("batch_size", [3, 8, 100])
+def test_the_batch_size_does_not_matter(batch_size, model, paths, alone):
+    together = score_photographs(model, paths, SPEC, CPU, batch_size=batch_size).scores
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_workers_and_repetition_do_not_matter_at_all(model, paths):
@@ -38,10 +42,11 @@ def test_workers_and_repetition_do_not_matter_at_all(model, paths):
         np.testing.assert_array_equal(score_photographs(model, paths, SPEC, CPU, num_workers=workers).scores, scores)
 
 
-def test_order_folder_and_name_do_not_matter_at_all(model, paths, tmp_path):
-    scores = score_photographs(model, paths, SPEC, CPU, batch_size=1).scores
+def test_order_folder_and_name_do_not_matter_at_all(model, paths, alone, tmp_path):
+    turned = score_photographs(model, paths[::-1], SPEC, CPU, batch_size=1).scores
+    np.testing.assert_array_equal(turned[::-1], alone)
     renamed = [shutil.copy(path, tmp_path / f"x{number}.jpeg") for number, path in enumerate(paths)]
-    np.testing.assert_array_equal(score_photographs(model, renamed[::-1], SPEC, CPU, batch_size=1).scores[::-1], scores)
+    np.testing.assert_array_equal(score_photographs(model, renamed, SPEC, CPU, batch_size=1).scores, alone)
 
 
 def test_another_draw_of_the_fragments_gives_other_scores(model, paths):
@@ -49,21 +54,36 @@ def test_another_draw_of_the_fragments_gives_other_scores(model, paths):
     assert (first != second).all()
 
 
-def test_photographs_that_cannot_be_used_are_recorded_and_the_rest_scored(model, paths, tmp_path):
+def test_photographs_that_cannot_be_used_are_recorded_and_the_rest_scored(model, paths, alone, tmp_path):
     (tmp_path / "text.jpg").write_text("no photograph")
     mixed = [str(tmp_path / "text.jpg"), *paths[:2], str(tmp_path / "missing.jpg"), paths[2]]
     result = score_photographs(model, mixed, SPEC, CPU, batch_size=2)
     assert [index for index, _ in result.failures] == [0, 3]
     assert ["text.jpg" in result.failures[0][1], "missing.jpg" in result.failures[1][1]] == [True, True]
-    expected = score_photographs(model, paths[:3], SPEC, CPU, batch_size=2).scores
-    np.testing.assert_allclose(result.scores[[1, 2, 4]], expected, atol=1e-5)
+    np.testing.assert_allclose(result.scores[[1, 2, 4]], alone[:3], atol=1e-5)
     assert np.isnan(result.scores[[0, 3]]).all()
 
 
 def test_nothing_but_failures_is_a_result_too(model, tmp_path):
-    result = score_photographs(model, [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")], SPEC, CPU)
+    missing = [str(tmp_path / f"{number}.jpg") for number in range(3)]
+    result = score_photographs(model, missing, SPEC, CPU, batch_size=2)
     assert np.isnan(result.scores).all()
-    assert len(result.failures) == 2
+    assert [index for index, _ in result.failures] == [0, 1, 2]
+
+
+def test_a_batch_of_nothing_but_failures_leaves_the_other_batches_alone(model, paths, tmp_path):
+    missing = [str(tmp_path / f"{number}.jpg") for number in range(2)]
+    result = score_photographs(model, [*missing, *paths[:2]], SPEC, CPU, batch_size=2)
+    expected = score_photographs(model, paths[:2], SPEC, CPU, batch_size=2).scores
+    np.testing.assert_array_equal(result.scores[2:], expected)
+    assert np.isnan(result.scores[:2]).all()
+
+
+def test_a_model_left_in_training_mode_scores_as_in_evaluation_mode_and_does_not_learn(model, paths):
+    scores = score_photographs(model.eval(), paths[:4], SPEC, CPU).scores
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    np.testing.assert_array_equal(score_photographs(model.train(), paths[:4], SPEC, CPU).scores, scores)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_no_photographs_are_no_scores(model):

@@ -39,12 +39,13 @@ def test_a_rising_transform_leaves_the_ranks_alone(sample):
 def test_ranks_are_of_raw_scores_even_where_the_mapping_falls(sample):
     scores, mos = sample
     measures = mapped_metrics(-scores, scores, mos)
-    assert measures["SRCC"] == pytest.approx(-iqa_metrics(scores, mos)["SRCC"])
-    assert measures["PLCC"] == pytest.approx(iqa_metrics(scores, mos)["PLCC"])
+    rising = iqa_metrics(scores, mos)
+    assert measures == pytest.approx(rising | {"SRCC": -rising["SRCC"], "KRCC": -rising["KRCC"]})
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("scores", "mos"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [2, 2, 2]), ([1], [2])])
-def test_undefined_correlations_are_nan_and_errors_are_not(scores, mos):
+def test_undefined_correlations_are_nan_without_a_warning_and_errors_are_not(scores, mos):
     measures = iqa_metrics(np.array(scores), np.array(mos))
     assert all(math.isnan(measures[name]) for name in ("SRCC", "KRCC", "PLCC"))
     assert math.isfinite(measures["RMSE"])
@@ -87,8 +88,8 @@ def test_more_images_make_narrower_intervals(sample):
 def test_perfect_scores_leave_no_doubt(sample):
     _, mos = sample
     intervals = bootstrap_intervals(mos, mos, mos, resamples=100)
-    assert intervals["SRCC"] == pytest.approx([1, 1])
-    assert intervals["RMSE"] == [0, 0]
+    for name, limits in intervals.items():
+        assert limits == pytest.approx([1, 1] if name.endswith("CC") else [0, 0])
 
 
 def test_the_interval_of_the_mean_error_is_the_textbooks():
@@ -96,11 +97,15 @@ def test_the_interval_of_the_mean_error_is_the_textbooks():
     errors = np.random.default_rng(4).normal(0, 1, 400)
     low, high = bootstrap_intervals(errors, errors, np.zeros(400), resamples=1000)["MAE"]
     mean, half = np.abs(errors).mean(), 1.96 * np.abs(errors).std() / 20
-    assert low == pytest.approx(mean - half, abs=0.15 * half)
-    assert high == pytest.approx(mean + half, abs=0.15 * half)
+    assert low == pytest.approx(mean - half, abs=0.1 * half)
+    assert high == pytest.approx(mean + half, abs=0.1 * half)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 4])
-def test_few_images_raise_nothing(n):
+def test_two_images_have_intervals_and_fewer_have_none(n):
+    """Of few images many resamples hold only one, which has no correlation; they must not spoil the others."""
     scores = np.arange(n, dtype=float)
-    assert set(bootstrap_intervals(scores, scores, scores, resamples=50)) == set(MEASURES)
+    intervals = bootstrap_intervals(scores, scores, scores, resamples=100)
+    assert list(intervals) == list(MEASURES)
+    assert np.isfinite(list(intervals.values())).all() == (n >= 2)

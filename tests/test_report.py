@@ -11,36 +11,56 @@ from utils.metrics import MEASURES, iqa_metrics
 from utils.report import environment, evaluation_report, measures_table, write_csv, write_json
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sample() -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(3)
     mos = generator.uniform(0.3, 0.9, 60)
     return 4 * mos + generator.normal(0, 0.3, 60), mos
 
 
-def test_the_three_protocols_have_measures_and_intervals(sample):
+@pytest.fixture(scope="module")
+def report(sample) -> dict:
     scores, mos = sample
-    report = evaluation_report(scores, mos, "test", fit_calibration(scores[:30], mos[:30], "validation"))
+    return evaluation_report(scores, mos, "test", fit_calibration(scores[:30], mos[:30], "validation"))
+
+
+def test_the_three_protocols_have_measures_and_intervals(report):
     assert list(report) == ["split", "n", "raw", "val_fitted", "test_fitted"]
     assert (report["split"], report["n"]) == ("test", 60)
     for protocol in ("raw", "val_fitted", "test_fitted"):
         assert set(report[protocol]) == {*MEASURES, "ci95", "mapping"}
         assert set(report[protocol]["ci95"]) == set(MEASURES)
+        for name, (low, high) in report[protocol]["ci95"].items():
+            assert low < report[protocol][name] < high
+    assert "validation" in report["val_fitted"]["mapping"]
+    assert "test labels" in report["test_fitted"]["mapping"]
 
 
-def test_ranks_are_the_same_in_every_protocol_and_a_fit_to_the_labels_errs_least(sample):
-    scores, mos = sample
-    report = evaluation_report(scores, mos, "test", fit_calibration(scores[:30], mos[:30], "validation"))
-    assert {report[name]["SRCC"] for name in ("raw", "val_fitted", "test_fitted")} == {iqa_metrics(scores, mos)["SRCC"]}
+def test_without_a_calibration_there_is_no_honest_mapping_and_the_rest_is_the_same(sample, report):
+    assert evaluation_report(*sample, "test", None) == report | {"val_fitted": None}
+
+
+def test_another_seed_moves_the_intervals_alone(sample, report):
+    other = evaluation_report(*sample, "test", None, seed=1)["raw"]
+    assert other["ci95"] != report["raw"]["ci95"]
+    assert other | {"ci95": report["raw"]["ci95"]} == report["raw"]
+
+
+def test_ranks_are_the_same_in_every_protocol_and_a_fit_to_the_labels_errs_least(sample, report):
+    assert {report[name]["SRCC"] for name in ("raw", "val_fitted", "test_fitted")} == {iqa_metrics(*sample)["SRCC"]}
     assert report["test_fitted"]["RMSE"] <= report["val_fitted"]["RMSE"] < report["raw"]["RMSE"]
 
 
-def test_without_a_calibration_there_is_no_honest_mapping(sample):
-    assert evaluation_report(*sample, "test", None)["val_fitted"] is None
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_few_images_have_a_report_too_and_it_is_valid_json(n, capsys):
+    report = evaluation_report(np.arange(n), np.arange(n) + 0.5, "val", None)
+    assert "too few" in report["test_fitted"]["mapping"]
+    write_json("-", report)
+    assert json.loads(capsys.readouterr().out)["raw"]["RMSE"] == 0.5
+    assert len(measures_table({"raw": report["raw"]}).splitlines()) == 2
 
 
-def test_the_table_has_a_line_for_every_row(sample):
-    report = evaluation_report(*sample, "test", None)
+def test_the_table_has_a_line_for_every_row(report):
     lines = measures_table({"raw": report["raw"], "val-fitted": None}).splitlines()
     assert [line.split()[0] for line in lines] == ["SRCC", "raw", "val-fitted"]
     assert f"{report['raw']['PLCC']:.4f}" in lines[1]
@@ -51,6 +71,7 @@ CONTENT = {
     "inf": np.inf,
     "numpy": np.float32(0.5),
     "array": np.arange(3),
+    "nested": {"nan": (np.float64("nan"), 2)},
     "list": [np.int64(1), None],
 }
 
@@ -58,13 +79,23 @@ CONTENT = {
 def test_json_is_valid_whatever_the_numbers(tmp_path):
     write_json(tmp_path / "below" / "a.json", CONTENT)
     text = (tmp_path / "below" / "a.json").read_text()
-    assert json.loads(text) == {"nan": None, "inf": None, "numpy": 0.5, "array": [0, 1, 2], "list": [1, None]}
-    assert "NaN" not in text
+    assert json.loads(text) == {
+        "nan": None,
+        "inf": None,
+        "numpy": 0.5,
+        "array": [0, 1, 2],
+        "nested": {"nan": [None, 2]},
+        "list": [1, None],
+    }
 
 
-def test_json_for_standard_output_stands_alone(capsys):
-    write_json("-", CONTENT)
-    assert json.loads(capsys.readouterr().out)["numpy"] == 0.5
+def test_json_for_standard_output_stands_alone_and_makes_no_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json("-", {"grey": "größer", "nan": np.float32("nan")})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"grey": "größer", "nan": None}
+    assert captured.err == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):

@@ -31,8 +31,8 @@ class Calibration:
         return scores.copy() if self.parameters is None else logistic(scores, *self.parameters)
 
     def describe(self) -> str:
-        """Return in words on which data the mapping was fitted, or why there is none."""
-        return f"fitted on {self.fitted_on}" if self.parameters else f"raw scores: {self.reason}"
+        """Return in words, to follow "mapping", on which data it was fitted or why there is none."""
+        return f"fitted on {self.fitted_on}" if self.parameters else f"not possible ({self.reason}), scores are raw"
 
     def to_dict(self) -> dict:
         """Return plain values, for a checkpoint."""
@@ -41,9 +41,16 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, fields: dict) -> "Calibration":
-        """Undo `to_dict`."""
+        """Undo `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: these are no such fields.
+        """
         parameters = fields["parameters"]
-        return cls(None if parameters is None else tuple(parameters), fields["fitted_on"], fields["reason"])
+        if parameters is not None:
+            upper, lower, middle, width = map(float, parameters)
+            parameters = (upper, lower, middle, width)
+        return cls(parameters, fields["fitted_on"], fields["reason"])
 
 
 def logistic(scores: np.ndarray, upper: float, lower: float, middle: float, width: float) -> np.ndarray:
@@ -97,8 +104,7 @@ def load_calibration(path: str | os.PathLike) -> Calibration:
         parameters = np.load(path, allow_pickle=False)
     except Exception as error:  # numpy raises a handful of types for damaged files
         raise ValueError(f"{path}: cannot be read as a calibration file: {error}") from error
-    if parameters.shape != (4,) or not np.issubdtype(parameters.dtype, np.number) or not np.isfinite(parameters).all():
-        raise ValueError(
-            f"{path}: a calibration file holds four finite numbers; got {parameters.dtype} {parameters.shape}"
-        )
+    real = isinstance(parameters, np.ndarray) and parameters.dtype.kind in "fiu"
+    if not real or parameters.shape != (4,) or not np.isfinite(parameters).all() or parameters[3] == 0:
+        raise ValueError(f"{path}: a calibration file holds four finite numbers, the last (the width) not 0")
     return Calibration(tuple(map(float, parameters)), f"{Path(path).name} (as released)")

@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, read without running code, ours and the released ones alike."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,11 +94,18 @@ def load_checkpoint(path: str | os.PathLike) -> dict | None:
         CheckpointError: as `read_weights_file`; or written by a newer version.
     """
     content = read_weights_file(path)
+    return content if _is_ours(content, path) else None
+
+
+def _is_ours(content: dict, path: str | os.PathLike) -> bool:
+    """Return whether the content of a file is a checkpoint of ours, and one that this version can read."""
     if content.get("format") != FORMAT:
-        return None
-    if content.get("version", 0) > VERSION:
+        return False
+    if not isinstance(content.get("version"), int) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path}: damaged: a checkpoint holds its version and a state dict")
+    if content["version"] > VERSION:
         raise CheckpointError(f"{path}: written by a newer version of this project ({content['version']}); update it")
-    return content
+    return True
 
 
 def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | None = None) -> LoadedModel:
@@ -113,7 +121,7 @@ def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | No
     """
     path = Path(path)
     content = read_weights_file(path)
-    if content.get("format") == FORMAT:
+    if _is_ours(content, path):
         return _load_ours(path, content, calibration_path)
 
     state = _without_prefix(content)
@@ -131,17 +139,16 @@ def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | No
 
 
 def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | None) -> LoadedModel:
-    content = load_checkpoint(path)
     try:
         spec = ViewSpec.from_dict(content["view_spec"])
         model = build_model(**content["model"], view_sizes=spec.view_sizes)
-        state, scale = content["state_dict"], content["mos_scale"]
+        mean, sd = (float(content["mos_scale"][name]) for name in ("mean", "sd"))
         calibration = content["calibration"] and Calibration.from_dict(content["calibration"])
-        branch_means, options = content["branch_means"], content["options"]
-    except (KeyError, TypeError, ValueError) as error:
+        branch_means, options = content["branch_means"], dict(content["options"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
-    _load_strictly(model, state, path)
-    model.fold_opinion_scale(scale["mean"], scale["sd"])
+    _load_strictly(model, content["state_dict"], path)
+    model.fold_opinion_scale(mean, sd)
     if calibration_path:
         calibration = load_calibration(calibration_path)
     return LoadedModel(model.eval(), spec, calibration, branch_means, options)
@@ -157,8 +164,7 @@ def initialise(model: QualityModel, path: str | os.PathLike) -> str:
         CheckpointError: the file cannot be read or fits none of these.
     """
     content = read_weights_file(path)
-    own = content.get("format") == FORMAT
-    state = _without_prefix(content["state_dict"] if own else content)
+    state = _without_prefix(content["state_dict"] if _is_ours(content, path) else content)
     names = set(model.state_dict())
     if names <= set(state):
         _load_strictly(model, state, path)
@@ -178,8 +184,8 @@ def initialise(model: QualityModel, path: str | os.PathLike) -> str:
 
 
 def _without_prefix(state: dict) -> dict:
-    """Return a state dict without DataParallel's or torch.compile's prefixes."""
-    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in state.items()}
+    """Return a state dict without DataParallel's and torch.compile's prefixes, in whatever order they were added."""
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in state.items()}
 
 
 def _load_strictly(module: torch.nn.Module, state: dict, path: str | os.PathLike) -> None:

@@ -99,10 +99,10 @@ def _finite(value: object) -> object:
     """Return plain values that JSON has: no NaN, no infinities, no numpy types."""
     if isinstance(value, dict):
         return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
