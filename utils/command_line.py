@@ -125,6 +125,8 @@ def _config_tokens(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         parser.error(f"--config {path}: cannot be read: {error}")
     if not isinstance(entries or {}, dict):
         parser.error(f"--config {path}: must hold `option: value` lines")
+    if "config" in (entries or {}):
+        parser.error(f"--config {path}: config: a config names no other config")
     for key, value in (entries or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             parser.error(f"--config {path}: {key}: must be one plain value")
