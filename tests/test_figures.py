@@ -53,6 +53,38 @@ def test_the_picture_shows_the_photographs_own_colour(tmp_path):
     assert right.mean() > 0.3  # and its view
 
 
+def marks_in_the_photograph(shape: tuple, spec: ViewSpec, colour: str, path) -> np.ndarray:
+    """Draw a green photograph; return where in its own part of the picture a colour was drawn, (h, w) bool."""
+    draw_views(np.full(shape, (11, 200, 33), np.uint8), spec, path)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    marked = (pixels == [int(colour[place : place + 2], 16) for place in (1, 3, 5)]).all(axis=2)
+    inside = (pixels == (11, 200, 33)).all(axis=2)
+    # The photograph stands on the left and a white gap follows it.
+    columns = np.flatnonzero((inside | marked).any(axis=0))
+    columns = columns[: np.argmax(np.append(np.diff(columns) > 5, True)) + 1]
+    rows = np.flatnonzero(inside[:, columns].any(axis=1))
+    return marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+@pytest.mark.parametrize("shape", [(270, 480, 3), (40, 60, 3), (200, 120, 3)])
+def test_every_cell_of_the_grid_has_its_patch_marked(shape, tmp_path):
+    spec = ViewSpec(n_fragment=3, views=("distortion",))
+    marked = marks_in_the_photograph(shape, spec, PATCH_COLOUR, tmp_path / "views.png")
+    for row in np.array_split(marked, 3, axis=0):
+        for cell in np.array_split(row, 3, axis=1):
+            assert cell.mean() > 0.5 * 9 * 32**2 / max(np.prod(shape[:2]), 9 * 32**2)
+
+
+def test_the_salient_crop_is_marked_where_it_is_cut(tmp_path):
+    spec = ViewSpec(salient_patch_dimension=90, views=("salient",))
+    marked = marks_in_the_photograph((270, 480, 3), spec, SALIENT_COLOUR, tmp_path / "views.png")
+    rows, columns = np.flatnonzero(marked.any(axis=1)), np.flatnonzero(marked.any(axis=0))
+    height, width = marked.shape
+    assert [rows[0] / height, rows[-1] / height] == pytest.approx([90 / 270, 180 / 270], abs=0.03)
+    assert [columns[0] / width, columns[-1] / width] == pytest.approx([195 / 480, 285 / 480], abs=0.03)
+
+
 def test_the_photograph_is_not_changed(photograph, tmp_path):
     before = photograph.copy()
     draw_views(photograph, ViewSpec(saliency="spectral"), tmp_path / "views.png")

@@ -32,6 +32,12 @@ def test_the_published_command_parses_and_repeats_the_defaults():
     assert options["multi_gpu"] is True
 
 
+def test_what_the_published_command_leaves_out_is_as_published():
+    options = parse_options(train_parser(), [])
+    assert (options.weight_decay, options.backbone, options.saliency) == (1e-7, "swin_t", "center")
+    assert (options.mos_scale, options.init) == ("none", "imagenet")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_parses_and_repeats_no_default(path):
     options = vars(parse_options(train_parser(), [f"--config={path}"]))

@@ -71,6 +71,7 @@ CONTENT = {
     "inf": np.inf,
     "numpy": np.float32(0.5),
     "array": np.arange(3),
+    "scalar array": np.array(0.25),
     "nested": {"nan": (np.float64("nan"), 2)},
     "list": [np.int64(1), None],
 }
@@ -84,6 +85,7 @@ def test_json_is_valid_whatever_the_numbers(tmp_path):
         "inf": None,
         "numpy": 0.5,
         "array": [0, 1, 2],
+        "scalar array": 0.25,
         "nested": {"nan": [None, 2]},
         "list": [1, None],
     }

@@ -101,7 +101,9 @@ def _is_ours(content: dict, path: str | os.PathLike) -> bool:
     """Return whether the content of a file is a checkpoint of ours, and one that this version can read."""
     if content.get("format") != FORMAT:
         return False
-    if not isinstance(content.get("version"), int) or not isinstance(content.get("state_dict"), dict):
+    state = content.get("state_dict")
+    named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    if not named or not isinstance(content.get("version"), int):
         raise CheckpointError(f"{path}: damaged: a checkpoint holds its version and a state dict")
     if content["version"] > VERSION:
         raise CheckpointError(f"{path}: written by a newer version of this project ({content['version']}); update it")
