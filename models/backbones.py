@@ -12,6 +12,8 @@ from torch import nn
 from torchvision.models import Swin_B_Weights, Swin_S_Weights, Swin_T_Weights
 from torchvision.models.swin_transformer import SwinTransformer
 
+from models.window_attention import CACHED_NUMBERS, WindowBlock, WindowPlan
+
 # embed_dim, depths, num_heads, stochastic depth: torchvision's own, and a small Swin for work on a CPU
 SWIN_CONFIGS = {
     "swin_t": (96, [2, 2, 6, 2], [3, 6, 12, 24], 0.2),
@@ -30,35 +32,66 @@ class WeightsError(RuntimeError):
     """Pre-trained weights could not be had; the message says how to pass a local file."""
 
 
-class SwinTrunk(SwinTransformer):
+class Trunk(nn.Module):
+    """What every trunk has: a map of features, their mean, and arithmetic that can be compiled."""
+
+    num_features: int
+
+    def feature_map(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features of every place: (B, 3, S, S) floats -> (B, h, w, num_features)."""
+        raise NotImplementedError
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the feature map over its places: (B, num_features)."""
+        return self.feature_map(x).mean(dim=(1, 2))
+
+    def compile_features(self) -> None:
+        """Have torch.compile translate the arithmetic of `feature_map` when it is first used."""
+        self._compute = torch.compile(self._compute)
+
+
+class SwinTrunk(Trunk, SwinTransformer):
     """torchvision's Swin Transformer without its classifier, with torchvision's own state-dict keys.
 
-    timm's Swin pads and rolls in another order and gives other features where the map is no multiple of the window, as
-    at 480 pixels; released UIQA weights need this one.
+    Its attention is `models.window_attention`'s; the results are torchvision's. timm's Swin pads and rolls in another
+    order and gives other features where the map is no multiple of the window, as at 480 pixels; released UIQA weights
+    need this one.
     """
 
     def __init__(self, name: str, stochastic_depth: float | None = None):
-        embed_dim, depths, num_heads, default_depth = SWIN_CONFIGS[name]
-        super().__init__(
-            patch_size=[4, 4],
-            embed_dim=embed_dim,
-            depths=depths,
-            num_heads=num_heads,
-            window_size=[7, 7],
-            stochastic_depth_prob=default_depth if stochastic_depth is None else stochastic_depth,
-            num_classes=1,
-        )
+        super().__init__(**_swin_options(name, stochastic_depth), block=WindowBlock)
         self.head = nn.Identity()
-        self.num_features = embed_dim * 2 ** (len(depths) - 1)
+        self.num_features = self.norm.normalized_shape[0]
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.features(x))  # (B, S/32, S/32, C)
+        lookups = self._lookups(*x.shape[2:])
+        if x.device.type != "cpu" or torch.is_grad_enabled():
+            return self._compute(x, lookups)
+        # Few images at a time, one at 480 pixels: what a layer leaves for the next stays in the cache.
+        hidden = self.features[1][0].mlp[0].out_features * (x.shape[2] // 4) * (x.shape[3] // 4)
+        return torch.cat([self._compute(part, lookups) for part in x.split(max(1, CACHED_NUMBERS // hidden))])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.feature_map(x).mean(dim=(1, 2))
+    def _lookups(self, height: int, width: int) -> list[list[tuple[WindowPlan, torch.Tensor]]]:
+        """Return, for every block of every stage, what its attention looks up; height and width in pixels."""
+        rows, columns = self.features[0][0].stride
+        height, width = height // rows, width // columns
+        lookups = []
+        for stage in self.features[1::2]:
+            lookups.append([block.attn.lookup(height, width) for block in stage])
+            height, width = (height + 1) // 2, (width + 1) // 2  # merging pads an odd side
+        return lookups
+
+    def _compute(self, x: torch.Tensor, lookups: list[list[tuple[WindowPlan, torch.Tensor]]]) -> torch.Tensor:
+        x = self.features[0](x)  # (B, 3, S, S) -> (B, S/4, S/4, C)
+        for depth, of_stage in enumerate(lookups):
+            if depth:
+                x = self.features[2 * depth](x)  # (B, h, w, C) -> (B, h/2, w/2, 2C)
+            for block, (plan, bias) in zip(self.features[2 * depth + 1], of_stage, strict=True):
+                x = block(x, plan, bias)
+        return self.norm(x)  # (B, S/32, S/32, C)
 
 
-class TimmTrunk(nn.Module):
+class TimmTrunk(Trunk):
     """Any timm model whose features are a 2-D map, pooled by our own mean over places.
 
     Args:
@@ -96,11 +129,37 @@ class TimmTrunk(nn.Module):
             self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
-        features = self.net.forward_features(x)
+        features = self._compute(x)
         return features if self.channels_last else features.permute(0, 2, 3, 1)  # (B, h, w, C)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.feature_map(x).mean(dim=(1, 2))
+    def _compute(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net.forward_features(x)
+
+
+def _swin_options(name: str, stochastic_depth: float | None) -> dict:
+    """Return the options of torchvision's SwinTransformer for a key of SWIN_CONFIGS."""
+    embed_dim, depths, num_heads, default_depth = SWIN_CONFIGS[name]
+    return {
+        "patch_size": [4, 4],
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": num_heads,
+        "window_size": [7, 7],
+        "stochastic_depth_prob": default_depth if stochastic_depth is None else stochastic_depth,
+        "num_classes": 1,  # the classifier is thrown away
+    }
+
+
+def published_swin(name: str, stochastic_depth: float | None = None) -> SwinTransformer:
+    """Return torchvision's own Swin without its classifier: what published code runs, and `SwinTrunk` is held against.
+
+    Args:
+        name: a key of SWIN_CONFIGS.
+        stochastic_depth: rate; the trunk's own if None.
+    """
+    trunk = SwinTransformer(**_swin_options(name, stochastic_depth))
+    trunk.head = nn.Identity()
+    return trunk
 
 
 def build_trunk(backbone: str, image_size: int, stochastic_depth: float | None = None) -> SwinTrunk | TimmTrunk:
