@@ -6,12 +6,15 @@
 Counters disagree about attention. ptflops' `aten` backend and torch's own counter look at the operators that run;
 ptflops' default `pytorch` backend looks at modules and misses the products inside torchvision's attention, which calls
 them as functions. The published 43.5 G is that backend's figure. 1 MAC = 2 FLOPs; all figures are per image.
+
+A model is counted twice: as published, with torchvision's attention, for tables that compare methods; and as executed
+here, without the arithmetic on padding that cannot change the output.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 import torch
@@ -20,6 +23,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model
+from models.backbones import SwinTrunk, published_swin
+from models.uiqa import QualityModel
 from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
 from utils.options import add_model_options, add_view_options, train_parser, view_spec
 from utils.report import environment, write_json
@@ -29,6 +34,7 @@ COUNTERS = {
     "torch_counter": "torch.utils.flop_counter: matrix products and convolutions only",
     "ptflops_pytorch": "ptflops, pytorch backend: misses attention; the source of the published 43.5 G",
 }
+OPERATOR_COUNTERS = ("ptflops_aten", "torch_counter")
 
 
 def flops_parser() -> argparse.ArgumentParser:
@@ -56,20 +62,13 @@ def main(args: list[str] | None = None) -> int:
         model = build_model(options.model, backbone=options.backbone, view_sizes=spec.view_sizes).eval()
 
     views = {name: torch.zeros(1, 3, size, size) for name, size in spec.view_sizes.items()}
-    branches = {
-        name: {
-            "input": [3, *views[name].shape[2:]],
-            "params_m": parameters(trunk),
-            "gmacs": count(trunk, lambda name=name: (views[name],)),
-        }
-        for name, trunk in model.trunks().items()
-    }
+    executed = counts(model, views, OPERATOR_COUNTERS)
+    published = counts(as_published(model, options.backbone), views, tuple(COUNTERS))
     report = {
         "model": options.model,
         "backbone": options.backbone,
-        "params_m": parameters(model),
-        "gmacs": count(model, lambda: tuple(views.values())),
-        "branches": branches,
+        **published,
+        "executed": executed,
         "counters": COUNTERS,
         "environment": environment(),
     }
@@ -80,33 +79,71 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
+def as_published(model: QualityModel, backbone: str) -> QualityModel:
+    """Put torchvision's own trunks in the place of ours, in the model itself; other trunks stay."""
+    for name, trunk in list(model.named_children()):
+        if isinstance(trunk, SwinTrunk):
+            setattr(model, name, published_swin(backbone).eval())
+    return model
+
+
+def counts(model: QualityModel, views: dict[str, torch.Tensor], counters: Sequence[str]) -> dict:
+    """Return parameters and GMACs of a model and of its branches, by each of some counters."""
+    branches = {
+        name: {
+            "input": list(views[name].shape[1:]),
+            "params_m": parameters(trunk),
+            "gmacs": count(trunk, (views[name],), counters),
+        }
+        for name, trunk in model.trunks().items()
+    }
+    return {
+        "params_m": parameters(model),
+        "gmacs": count(model, tuple(views.values()), counters),
+        "branches": branches,
+    }
+
+
 def parameters(module: nn.Module) -> float:
     """Return the number of parameters in millions."""
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
 
-def count(module: nn.Module, make_inputs: Callable[[], tuple[torch.Tensor, ...]]) -> dict[str, float]:
-    """Return the GMACs of one forward pass by each of COUNTERS.
+@torch.no_grad()
+def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], counters: Sequence[str]) -> dict[str, float]:
+    """Return the GMACs of one forward pass by each of some counters.
 
     Args:
         module: in evaluation mode.
-        make_inputs: returns its positional inputs, a batch of one.
+        inputs: positional, a batch of one.
+        counters: keys of COUNTERS.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*make_inputs())
-    gmacs = {"torch_counter": counter.get_total_flops() / 2 / 1e9}
-    for backend in ("aten", "pytorch"):
+    gmacs = {}
+    for name in counters:
+        tool, _, backend = name.partition("_")
+        if tool == "torch":
+            with FlopCounterMode(display=False) as counter:
+                module(*inputs)
+            gmacs[name] = counter.get_total_flops() / 2 / 1e9
+            continue
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
             macs, _ = get_model_complexity_info(
                 _Positional(module),
                 (1,),
-                input_constructor=lambda _: {"inputs": make_inputs()},
+                input_constructor=lambda _: {"inputs": inputs},
                 as_strings=False,
                 print_per_layer_stat=False,
                 backend=backend,
+                custom_modules_hooks={torch.ops.aten.baddbmm: _baddbmm_macs} if backend == "aten" else {},
             )
-        gmacs[f"ptflops_{backend}"] = macs / 1e9
-    return {name: gmacs[name] for name in COUNTERS}
+        gmacs[name] = macs / 1e9
+    return gmacs
+
+
+def _baddbmm_macs(inputs: Sequence, outputs: Sequence) -> int:
+    """Return the MACs of (B, n, p) + (B, n, m) @ (B, m, p), which ptflops does not know."""
+    _, first, second = inputs[:3]
+    return first.numel() * second.shape[-1]
 
 
 class _Positional(nn.Module):
@@ -122,19 +159,15 @@ class _Positional(nn.Module):
 
 def table(report: dict) -> str:
     """Return the figures for people, with tool and backend beside every number."""
-    lines = [
-        f"{report['model']} with {report['backbone']}: GMACs per image (1 MAC = 2 FLOPs)",
-        f"{'':<14}{'input':<14}{'params':>10}" + "".join(f"{name:>18}" for name in COUNTERS),
-    ]
-    for name, branch in report["branches"].items():
-        size = " x ".join(map(str, branch["input"]))
-        lines.append(f"{name:<14}{size:<14}{_figures(branch)}")
-    lines.append(f"{'total':<14}{'':<14}{_figures(report)}")
-    return "\n".join(lines + [f"{name}: {meaning}" for name, meaning in COUNTERS.items()])
-
-
-def _figures(entry: dict) -> str:
-    return f"{entry['params_m']:>8.2f} M" + "".join(f"{entry['gmacs'][name]:>18.2f}" for name in COUNTERS)
+    lines = [f"{report['model']} with {report['backbone']}: GMACs per image (1 MAC = 2 FLOPs)"]
+    for title, entry in (("as published", report), ("as executed here", report["executed"])):
+        counters = list(entry["gmacs"])
+        lines.append(f"\n{title:<18}{'input':<14}{'params':>10}" + "".join(f"{name:>18}" for name in counters))
+        rows = {name: (" x ".join(map(str, branch["input"])), branch) for name, branch in entry["branches"].items()}
+        for name, (size, row) in (rows | {"total": ("", entry)}).items():
+            figures = "".join(f"{row['gmacs'][counter]:>18.2f}" for counter in counters)
+            lines.append(f"{name:<18}{size:<14}{row['params_m']:>8.2f} M{figures}")
+    return "\n".join([*lines, "", *(f"{name}: {meaning}" for name, meaning in COUNTERS.items())])
 
 
 if __name__ == "__main__":

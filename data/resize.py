@@ -17,7 +17,7 @@ def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int 
         max_pixels: height x width above which the result is refused.
 
     Returns:
-        (height, width, 3) uint8, C-contiguous.
+        (height, width, 3) uint8, in the order in memory in which torch leaves it.
 
     Raises:
         ImageError: the result would pass max_pixels, which only shapes of extreme proportions do.
@@ -30,4 +30,4 @@ def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int 
     # A permuted view of the channels-last array keeps its memory order, for which torch has a vectorised uint8 kernel.
     channels_first = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     resized = functional.resize(channels_first, [height, width], InterpolationMode.BILINEAR, antialias=True)
-    return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
+    return resized.permute(1, 2, 0).numpy()
