@@ -69,7 +69,7 @@ def sample_fragments(
         max_pixels: limit of the enlarged image.
 
     Returns:
-        (3, n_fragment * patch_size, n_fragment * patch_size) uint8, patches in grid order.
+        (3, n_fragment * patch_size, n_fragment * patch_size) uint8, patches in grid order; channels last in memory.
 
     Raises:
         ImageError: the image is so long and thin that enlarging it would pass max_pixels.
@@ -83,6 +83,5 @@ def sample_fragments(
     rows = image.reshape(height, width * 3)
     windows = np.lib.stride_tricks.sliding_window_view(rows, (patch_size, patch_size * 3))
     patches = windows[tops, lefts * 3]  # (n, n, p, 3p)
-    patches = patches.reshape(n_fragment, n_fragment, patch_size, patch_size, 3)
-    mosaic = patches.transpose(4, 0, 2, 1, 3).reshape(3, side, side)  # (3, n, p, n, p) -> (3, np, np)
-    return torch.from_numpy(np.ascontiguousarray(mosaic))
+    mosaic = patches.transpose(0, 2, 1, 3).reshape(side, side, 3)  # (n, p, n, 3p) -> (np, np, 3), a copy
+    return torch.from_numpy(mosaic).permute(2, 0, 1)

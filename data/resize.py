@@ -17,7 +17,7 @@ def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int 
         max_pixels: height x width above which the result is refused.
 
     Returns:
-        (height, width, 3) uint8, in the order in memory in which torch leaves it.
+        (height, width, 3) uint8, C-contiguous.
 
     Raises:
         ImageError: the result would pass max_pixels, which only shapes of extreme proportions do.
@@ -27,7 +27,16 @@ def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int 
             f"an image of {image.shape[1]} x {image.shape[0]} pixels would have to be enlarged to {width} x {height}, "
             f"more than --max_pixels {max_pixels}"
         )
+    # Rows first. A row is then a run of bytes, whatever their colours, and torch's kernel takes four at a time in half
+    # the time that it needs for three.
+    rows = np.ascontiguousarray(image).reshape(image.shape[0], -1, 4 if image.shape[1] % 4 == 0 else 3)
+    rows = _resize(rows, height, rows.shape[1]).reshape(height, image.shape[1], 3)
+    return _resize(rows, height, width)
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize (H, W, C) uint8 of 3 or 4 channels in torchvision's order, columns first; C-contiguous."""
     # A permuted view of the channels-last array keeps its memory order, for which torch has a vectorised uint8 kernel.
-    channels_first = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    channels_first = torch.from_numpy(image).permute(2, 0, 1)
     resized = functional.resize(channels_first, [height, width], InterpolationMode.BILINEAR, antialias=True)
-    return resized.permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())

@@ -96,7 +96,8 @@ def make_views(
         crop_generator: places the crop of the aesthetic view at random, for training; without it the crop is central.
 
     Returns:
-        For each of `spec.views` a contiguous (3, S, S) uint8 tensor.
+        For each of `spec.views` a (3, S, S) uint8 tensor with memory of its own, in which the colours of a pixel lie
+        side by side as in the image: to part them would take longer than to cut the view.
 
     Raises:
         ImageError: the image is so long and thin that enlarging it would pass `spec.max_pixels`.
@@ -138,5 +139,5 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Copy (S, S, 3) to a contiguous (3, S, S) tensor that holds on to no larger array."""
-    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
+    """Copy (S, S, 3), so that no larger array is held on to, and show it as (3, S, S)."""
+    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)

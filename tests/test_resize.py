@@ -33,6 +33,13 @@ def test_images_of_a_few_pixels_are_enlarged_as_by_pillow(shape):
     assert difference(resize_bilinear(image, 47, 61), np.asarray(pillow)) <= 1
 
 
+@pytest.mark.parametrize("width", [1200, 1201, 1202, 1203])
+def test_noise_of_any_width_is_within_a_grey_level_of_pillow(width):
+    image = np.random.default_rng(width).integers(0, 256, (900, width, 3), np.uint8)
+    pillow = Image.fromarray(image).resize((683, 512), Image.Resampling.BILINEAR)
+    assert difference(resize_bilinear(image, 512, 683), np.asarray(pillow)) <= 1
+
+
 def test_resizing_to_its_own_size_changes_no_pixel(photograph):
     assert np.array_equal(resize_bilinear(photograph, *photograph.shape[:2]), photograph)
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
-from torchvision.models import swin_t
 from torchvision.transforms import v2
 
 from data.fragments import place_patches
+from models.backbones import published_swin
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -57,20 +57,20 @@ def normalise(view: torch.Tensor) -> torch.Tensor:
 
 
 class PlainUIQA(nn.Module):
-    """The published model: torchvision's `swin_t` three times, features concatenated, two linear layers."""
+    """The published model: torchvision's own Swin three times, features concatenated, two linear layers.
 
-    def __init__(self):
+    Args:
+        backbone: a key of `models.backbones.SWIN_CONFIGS`.
+        stochastic_depth: rate; the trunk's own if None.
+    """
+
+    def __init__(self, backbone: str = "swin_t", stochastic_depth: float | None = None):
         super().__init__()
-        self.aesthetics_feature_extraction = self._trunk()
-        self.distortion_feature_extraction = self._trunk()
-        self.saliency_feature_extraction = self._trunk()
-        self.quality = nn.Sequential(nn.Linear(3 * 768, 128), nn.Linear(128, 1))
-
-    @staticmethod
-    def _trunk() -> nn.Module:
-        trunk = swin_t()
-        trunk.head = nn.Identity()
-        return trunk
+        self.aesthetics_feature_extraction = published_swin(backbone, stochastic_depth)
+        self.distortion_feature_extraction = published_swin(backbone, stochastic_depth)
+        self.saliency_feature_extraction = published_swin(backbone, stochastic_depth)
+        width = self.aesthetics_feature_extraction.norm.normalized_shape[0]
+        self.quality = nn.Sequential(nn.Linear(3 * width, 128), nn.Linear(128, 1))
 
     def forward(self, aesthetic: torch.Tensor, distortion: torch.Tensor, salient: torch.Tensor) -> torch.Tensor:
         features = [
