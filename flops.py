@@ -12,28 +12,19 @@ here, without the arithmetic on padding that cannot change the output.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 
 import torch
-from ptflops import get_model_complexity_info
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model
 from models.backbones import SwinTrunk, published_swin
 from models.uiqa import QualityModel
 from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
+from utils.counting import COUNTERS, count, parameters
 from utils.options import add_model_options, add_view_options, train_parser, view_spec
 from utils.report import environment, write_json
 
-COUNTERS = {
-    "ptflops_aten": "ptflops, aten backend: operators, attention included",
-    "torch_counter": "torch.utils.flop_counter: matrix products and convolutions only",
-    "ptflops_pytorch": "ptflops, pytorch backend: misses attention; the source of the published 43.5 G",
-}
 OPERATOR_COUNTERS = ("ptflops_aten", "torch_counter")
 
 
@@ -102,59 +93,6 @@ def counts(model: QualityModel, views: dict[str, torch.Tensor], counters: Sequen
         "gmacs": count(model, tuple(views.values()), counters),
         "branches": branches,
     }
-
-
-def parameters(module: nn.Module) -> float:
-    """Return the number of parameters in millions."""
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
-
-
-@torch.no_grad()
-def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], counters: Sequence[str]) -> dict[str, float]:
-    """Return the GMACs of one forward pass by each of some counters.
-
-    Args:
-        module: in evaluation mode.
-        inputs: positional, a batch of one.
-        counters: keys of COUNTERS.
-    """
-    gmacs = {}
-    for name in counters:
-        tool, _, backend = name.partition("_")
-        if tool == "torch":
-            with FlopCounterMode(display=False) as counter:
-                module(*inputs)
-            gmacs[name] = counter.get_total_flops() / 2 / 1e9
-            continue
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123
-            macs, _ = get_model_complexity_info(
-                _Positional(module),
-                (1,),
-                input_constructor=lambda _: {"inputs": inputs},
-                as_strings=False,
-                print_per_layer_stat=False,
-                backend=backend,
-                custom_modules_hooks={torch.ops.aten.baddbmm: _baddbmm_macs} if backend == "aten" else {},
-            )
-        gmacs[name] = macs / 1e9
-    return gmacs
-
-
-def _baddbmm_macs(inputs: Sequence, outputs: Sequence) -> int:
-    """Return the MACs of (B, n, p) + (B, n, m) @ (B, m, p), which ptflops does not know."""
-    _, first, second = inputs[:3]
-    return first.numel() * second.shape[-1]
-
-
-class _Positional(nn.Module):
-    """Calls a module with a tuple of inputs: ptflops passes keyword arguments only."""
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return self.module(*inputs)
 
 
 def table(report: dict) -> str:

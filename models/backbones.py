@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import Swin_B_Weights, Swin_S_Weights, Swin_T_Weights
 from torchvision.models.swin_transformer import SwinTransformer
 
-from models.window_attention import CACHED_NUMBERS, WindowBlock, WindowPlan
+from models.window_attention import WindowBlock, WindowPlan
 
 # embed_dim, depths, num_heads, stochastic depth: torchvision's own, and a small Swin for work on a CPU
 SWIN_CONFIGS = {
@@ -26,6 +26,9 @@ IMAGENET_WEIGHTS = {
     "swin_s": Swin_S_Weights.IMAGENET1K_V1,
     "swin_b": Swin_B_Weights.IMAGENET1K_V1,
 }
+
+# A CPU scores so many images at a time that a hidden layer has about so many numbers: 6 MB, which its cache holds.
+CACHED_NUMBERS = 1_572_864
 
 
 class WeightsError(RuntimeError):
@@ -67,7 +70,7 @@ class SwinTrunk(Trunk, SwinTransformer):
         lookups = self._lookups(*x.shape[2:])
         if x.device.type != "cpu" or torch.is_grad_enabled():
             return self._compute(x, lookups)
-        # Few images at a time, one at 480 pixels: what a layer leaves for the next stays in the cache.
+        # One at 480 pixels: what a layer leaves for the next is then still in the cache.
         hidden = self.features[1][0].mlp[0].out_features * (x.shape[2] // 4) * (x.shape[3] // 4)
         return torch.cat([self._compute(part, lookups) for part in x.split(max(1, CACHED_NUMBERS // hidden))])
 

@@ -13,11 +13,10 @@ import torch
 from torch.nn import functional
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformerBlock
 
+from models.linear import linear
+
 # Added to the logit of two tokens that share a rolled window but lie apart in the picture; torchvision's value.
 APART = -100.0
-
-# A CPU computes hidden layers in parts of about this many numbers (6 MB as float32), which stay in its cache.
-CACHED_NUMBERS = 1_572_864
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +206,7 @@ class WindowAttention(ShiftedWindowAttention):
         d = channels // heads
         n = self.window_size[0] * self.window_size[1]
 
-        rows = self.qkv(x).view(-1, d)  # (B * T * 3 * heads, d)
+        rows = linear(x, self.qkv).view(-1, d)  # (B * T * 3 * heads, d)
         rows = _take_rows(rows, plan.partition, plan.partition_inverse, batch)  # (B * 3 * W * heads * N, d)
         if len(plan.padding):
             padding = _in_batch(plan.padding, batch, len(plan.partition))
@@ -228,7 +227,7 @@ class WindowAttention(ShiftedWindowAttention):
 
         rows = attended.reshape(-1, d)  # (B * W * heads * N, d)
         rows = _take_rows(rows, plan.merge, plan.merge_inverse, batch, plan.real)
-        return self.proj(rows.view(batch, height, width, channels))
+        return linear(rows.view(batch, height, width, channels), self.proj)
 
     def _position_bias(self, plan: WindowPlan) -> torch.Tensor:
         """Return the relative position bias, with the mask where there is one, for every window and head."""
@@ -264,9 +263,6 @@ class WindowBlock(SwinTransformerBlock):
         return x + self.stochastic_depth(self._transform(self.norm2(x)))
 
     def _transform(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply the MLP; on a CPU, where no gradient keeps the hidden layer, in parts that stay in the cache."""
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return self.mlp(x)
-        tokens = x.flatten(0, 2)
-        parts = tokens.split(max(1, CACHED_NUMBERS // self.mlp[0].out_features))
-        return torch.cat([self.mlp(part) for part in parts]).view_as(x)
+        if self.training:
+            return self.mlp(x)  # with its dropout
+        return linear(linear(x, self.mlp[0], gelu=True), self.mlp[3])
