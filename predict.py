@@ -77,6 +77,8 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         loaded = load_model(options.checkpoint, options.calibration)
+    if options.compile:
+        loaded.model.compile_trunks()
     spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
 
     result = score_photographs(

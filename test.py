@@ -85,6 +85,8 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         loaded = load_model(options.checkpoint, options.calibration)
+    if options.compile:
+        loaded.model.compile_trunks()
     loaded = replace(loaded, view_spec=replace(loaded.view_spec, max_pixels=options.max_pixels))
     take_data_options(options, loaded)
     table = table_of(options, splits=(options.split,))

@@ -39,6 +39,8 @@ def main(args: list[str] | None = None) -> int:
     """Train as the command line says; return the exit code."""
     parser = train_parser()
     options = parse_options(parser, args)
+    if options.compile and options.multi_gpu:
+        parser.error("--compile does not go with --multi_gpu: DataParallel's copies cannot be compiled")
     options.run = run_name(options)
     with usage_errors(parser):
         device = select_device(options.device)
@@ -57,6 +59,8 @@ def main(args: list[str] | None = None) -> int:
         scale = {"mean": float(training.mos.mean()), "sd": float(training.mos.std())}
 
     model.to(device)
+    if options.compile:
+        model.compile_trunks()
     network = nn.DataParallel(model) if options.multi_gpu else model
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio)

@@ -71,6 +71,11 @@ class QualityModel(nn.Module):
         score = bias + sum(place.mean(dim=(1, 2)) for place in maps.values())
         return {"score": score, "bias": bias, **maps}
 
+    def compile_trunks(self) -> None:
+        """Have torch.compile translate the trunks when they are first used; the state dict stays as it is."""
+        for trunk in self.trunks().values():
+            trunk.compile_features()
+
     @torch.no_grad()
     def fold_opinion_scale(self, mos_mean: float, mos_sd: float) -> None:
         """Make the last layer give `score * mos_sd + mos_mean`: from standardised opinions to the data set's scale."""

@@ -151,3 +151,26 @@ def test_a_runs_name_is_no_path(name, capsys):
     parser.add_argument("--run", type=plain_name)
     assert "plain name" in refused(capsys, parser, [f"--run={name}"])
     assert parser.parse_args(["--run=uhd-iqa_2.1"]).run == "uhd-iqa_2.1"
+
+
+def test_a_compiler_that_fails_is_one_line_with_a_way_on(capsys):
+    failure = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    @entry_point
+    def main(args):
+        raise failure("\nNo working C++ compiler found\na page of text")
+
+    assert main([]) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert "No working C++ compiler found" in message
+    assert "without --compile" in message
+    assert "a page of text" not in message
+
+
+def test_a_fault_of_ours_is_not_hidden():
+    @entry_point
+    def main(args):
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        main([])

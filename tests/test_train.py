@@ -192,3 +192,10 @@ def test_validation_measures_are_on_the_data_sets_scale(command, tmp_path):
     for name in ("SRCC", "KRCC", "PLCC", "RMSE", "MAE"):
         assert measured[name] == pytest.approx(history[name], abs=1e-3)  # six points hardly determine the mapping
     assert load_model(checkpoint).calibration.fitted_on == "validation"
+
+
+def test_compile_is_refused_with_dataparallel_before_the_work(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(command("compiled", "--compile", "--multi_gpu"))
+    assert stop.value.code == EXIT_UNUSABLE_INPUT
+    assert "--multi_gpu" in capsys.readouterr().err

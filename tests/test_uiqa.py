@@ -124,3 +124,28 @@ def test_the_papers_model_takes_a_training_step_at_480_pixels():
     # Stochastic depth may skip a block for the whole batch; every branch and the head must move all the same.
     moved = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.equal(before[name])}
     assert moved == {name.split(".")[0] for name in before}
+
+
+@pytest.mark.slow
+def test_a_compiled_model_scores_and_learns_as_the_model_itself():
+    """Both with the same graphs for all three trunks; also a batch of another size, and back to scoring."""
+    models = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(build_model("UIQA", backbone="swin_nano", view_sizes=SIZES))
+    models[1].compile_trunks()
+    assert set(models[0].state_dict()) == set(models[1].state_dict())
+    optimizers = [torch.optim.SGD(model.parameters(), lr=1e-2) for model in models]
+    for batch in (4, 2, 4):
+        views, mos = random_views(batch), torch.linspace(-1, 1, batch)
+        for model, optimizer in zip(models, optimizers, strict=True):
+            scores = model.train()(**views).squeeze(1)
+            loss = quality_loss(*scores.chunk(2), *mos.chunk(2), lr_weight_L2=0.1, lr_weight_pair=1.0)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.inference_mode():
+            plain, compiled = (model.eval()(**views) for model in models)
+            torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
+            contributions = models[1].contributions(**views)["score"]
+            torch.testing.assert_close(contributions, compiled.squeeze(1), atol=1e-5, rtol=1e-5)

@@ -44,6 +44,12 @@ def entry_point(main: Callable) -> Callable:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            cause = next(line for line in [*str(error).splitlines(), "no reason given"] if line.strip())
+            print(f"error: torch.compile failed ({cause.strip()}); go on without --compile", file=sys.stderr)
+            return EXIT_UNUSABLE_INPUT
 
     return wrapped
 
