@@ -171,8 +171,8 @@ def add_compute_options(parser) -> None:
     add_flag(
         group,
         "--compile",
-        "have torch.compile translate the trunks: it takes half a minute for scoring, more for training, and needs a C++ "
-        "compiler; scores are the same to 1e-5",
+        "have torch.compile translate the trunks: it takes half a minute for scoring, more for training, and needs a "
+        "C++ compiler; scores are the same to 1e-5",
     )
 
 
