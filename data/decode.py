@@ -1,9 +1,12 @@
 """The one place where an image file becomes pixels."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
@@ -45,24 +48,40 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
         ImageError: missing, empty, truncated, too large, or no image that Pillow knows.
     """
     name, content = _read(path_or_bytes)
-    try:
-        with _open(content) as opened:
-            width, height = opened.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"{name}: {width} x {height} pixels are more than --max_pixels {max_pixels}; raise it if meant"
-                )
-            pixels = _decode_plain_jpeg(content) if opened.format in ("JPEG", "MPO") else None
-            if pixels is None:
-                pixels = _decode_with_pillow(opened)
-            orientation = _orientation(opened)  # after decoding: Pillow has turned TIFFs and then drops the tag
-    except ImageError as error:
-        raise error if str(error).startswith(name) else ImageError(f"{name}: {error}") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image in a known format ({_first_bytes(content)})") from error
-    except Exception as error:  # the decoders raise a dozen types for damaged files; all mean the same to the caller
-        raise ImageError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
+    with _faults_of(name, content), _open(BytesIO(content), max_pixels) as opened:
+        pixels = _decode_plain_jpeg(content) if opened.format in ("JPEG", "MPO") else None
+        if pixels is None:
+            pixels = _decode_with_pillow(opened)
+        orientation = _orientation(opened)  # after decoding: Pillow has turned TIFFs and then drops the tag
     return np.ascontiguousarray(_turn_upright(pixels, orientation))
+
+
+def image_size(path: str | os.PathLike, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """Return (height, width) of what `decode_rgb` would return, from the file's header alone.
+
+    Raises:
+        ImageError: missing, empty, too large, or no image that Pillow knows. A damaged picture behind an intact header
+            is not found out here.
+    """
+    name = os.fspath(path)
+    try:
+        with Path(path).open("rb") as file:
+            return _upright_size(name, file, max_pixels)
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, error) from error
+
+
+def _upright_size(name: str, file: BinaryIO, max_pixels: int) -> tuple[int, int]:
+    start = file.read(8)
+    if not start:
+        raise ImageError(f"{name}: the file is empty")
+    file.seek(0)
+    with _faults_of(name, start), _open(file, max_pixels) as opened:
+        width, height = opened.size
+        turned = opened.format != "TIFF" and _orientation(opened) in (5, 6, 7, 8)  # Pillow turns a TIFF's size itself
+    return (width, height) if turned else (height, width)
 
 
 def _read(path_or_bytes: str | os.PathLike | bytes) -> tuple[str, bytes]:
@@ -73,21 +92,43 @@ def _read(path_or_bytes: str | os.PathLike | bytes) -> tuple[str, bytes]:
         name = os.fspath(path_or_bytes)
         try:
             content = Path(path_or_bytes).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        except (OSError, ValueError) as error:
+            raise _unreadable(name, error) from error
     if not content:
         raise ImageError(f"{name}: the file is empty")
     return name, content
 
 
-def _open(content: bytes) -> Image.Image:
-    """Read an image's header, without Pillow's own limit on its size: max_pixels takes its place."""
+def _unreadable(name: str, error: OSError | ValueError) -> ImageError:
+    """Return the error for a file that cannot be read; a ValueError comes from a name that no file can have."""
+    return ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}")
+
+
+@contextmanager
+def _faults_of(name: str, content: bytes) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError that names the file and the cause."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not an image in a known format ({_first_bytes(content)})") from error
+    except Exception as error:  # the decoders raise a dozen types for damaged files; all mean the same to the caller
+        raise ImageError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
+
+
+def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """Read an image's header; max_pixels takes the place of Pillow's own limit on its size."""
     with _pillow_limit_lock:  # the limit is a global of Pillow's, and threads may decode side by side
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(BytesIO(content))
+            opened = Image.open(file)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+    width, height = opened.size
+    if width * height > max_pixels:
+        raise ImageError(f"{width} x {height} pixels are more than --max_pixels {max_pixels}; raise it if meant")
+    return opened
 
 
 def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:

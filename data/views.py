@@ -105,25 +105,37 @@ def make_views(
     views = {}
     if "aesthetic" in spec.views:
         resized = resize_short_side(image, spec.resize, spec.max_pixels)
-        if crop_generator is None:
-            top, left = salient_corner(resized, spec.crop_size, "center")
-        else:
-            top, left = (crop_generator.integers(0, side - spec.crop_size + 1) for side in resized.shape[:2])
-        views["aesthetic"] = _to_tensor(crop(resized, top, left, spec.crop_size))
+        views["aesthetic"] = to_tensor(crop_aesthetic(resized, spec.crop_size, crop_generator))
     if "distortion" in spec.views:
         views["distortion"] = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
     if "salient" in spec.views:
-        top, left = salient_corner(image, spec.salient_patch_dimension, spec.saliency)
-        views["salient"] = _to_tensor(crop(image, top, left, spec.salient_patch_dimension))
+        views["salient"] = to_tensor(crop_salient(image, spec))
     return views
 
 
+def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:
+    """Return the shape with a short side of `size`; the long side is truncated, as torchvision's Resize does."""
+    return (size, int(size * width / height)) if height <= width else (int(size * height / width), size)
+
+
 def resize_short_side(image: np.ndarray, size: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Resize (H, W, 3) uint8 to a short side of `size`; the long side is truncated, as torchvision's Resize does."""
-    height, width = image.shape[:2]
-    if height <= width:
-        return resize_bilinear(image, size, int(size * width / height), max_pixels)
-    return resize_bilinear(image, int(size * height / width), size, max_pixels)
+    """Resize (H, W, 3) uint8 to a short side of `size`."""
+    return resize_bilinear(image, *short_side_shape(*image.shape[:2], size), max_pixels)
+
+
+def crop_aesthetic(resized: np.ndarray, size: int, crop_generator: np.random.Generator | None) -> np.ndarray:
+    """Cut the aesthetic view, (size, size, 3), out of the resized image: at random, or centrally without generator."""
+    if crop_generator is None:
+        top, left = salient_corner(resized, size, "center")
+    else:
+        top, left = (crop_generator.integers(0, side - size + 1) for side in resized.shape[:2])
+    return crop(resized, top, left, size)
+
+
+def crop_salient(image: np.ndarray, spec: ViewSpec) -> np.ndarray:
+    """Cut the salient view, (S, S, 3), out of the photograph."""
+    top, left = salient_corner(image, spec.salient_patch_dimension, spec.saliency)
+    return crop(image, top, left, spec.salient_patch_dimension)
 
 
 def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
@@ -138,6 +150,6 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
     return padded
 
 
-def _to_tensor(image: np.ndarray) -> torch.Tensor:
+def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Copy (S, S, 3), so that no larger array is held on to, and show it as (3, S, S)."""
     return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)

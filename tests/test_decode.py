@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, ImageError, decode_rgb
+from data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, ImageError, decode_rgb, image_size
 
 ORIENTATION = 0x0112
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -275,3 +275,34 @@ def test_a_real_photograph_has_the_same_bits_as_pillows(uhd_iqa_dir):
         pytest.skip("no photograph in uhd/")
     for path in photographs[:2]:
         assert np.array_equal(decode_rgb(path), by_pillow(path.read_bytes()))
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_in_the_header_is_that_of_the_pixels(picture, format_name, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "picture"
+    picture.save(path, format=format_name, exif=exif)
+    assert image_size(path) == decode_rgb(path).shape[:2]
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "missing"])
+def test_a_header_that_cannot_be_read_is_named_as_by_decoding(content, tmp_path):
+    path = tmp_path / "file.jpg"
+    if content is not None:
+        path.write_bytes(content)
+    messages = []
+    for function in (image_size, decode_rgb):
+        with pytest.raises(ImageError) as caught:
+            function(path)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert messages[0].startswith(str(path))
+
+
+def test_a_size_beyond_max_pixels_is_refused(picture, tmp_path):
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    with pytest.raises(ImageError, match="--max_pixels 100"):
+        image_size(path, max_pixels=100)
