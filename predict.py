@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.datasets import PhotographDataset
 from data.decode import EXTENSIONS, decode_rgb
 from data.views import ViewSpec
 from utils.checkpoint import WHERE_TO_GET_WEIGHTS, load_model
@@ -83,8 +84,7 @@ def main(args: list[str] | None = None) -> int:
 
     result = score_photographs(
         loaded.model.to(device),
-        paths,
-        spec,
+        PhotographDataset(paths, spec),
         device,
         options.batch_size,
         options.num_workers,
@@ -103,6 +103,7 @@ def main(args: list[str] | None = None) -> int:
         write_json(options.json, {"checkpoint": options.checkpoint, "calibration": calibration, "images": rows})
     if options.json != "-":
         print(table(rows))
+        print(f"{len(paths)} images: {result.tally.words()}", file=sys.stderr)
     if options.views:
         draw_all_views([path for index, path in enumerate(paths) if index not in errors], spec, options.views)
     for message in errors.values():

@@ -1,24 +1,46 @@
 """Make a data set ready.
 
 python prepare.py synthetic --out demo_data
+python prepare.py pack --config configs/demo.yaml --out packs/demo
 """
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
 
+from torch.utils.data import DataLoader
+
+from data.packing import SPLITS, UnfinishedPack, partial_folder, plan_pack, remove_pack
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
-from utils.command_line import RunError, add_flag, entry_point, make_folder, make_parser, whole_number
+from utils.command_line import (
+    EXIT_FAILED_IMAGES,
+    RunError,
+    add_flag,
+    entry_point,
+    make_folder,
+    make_parser,
+    parse_options,
+    usage_errors,
+    whole_number,
+)
 from utils.distributed import default_workers
-from utils.options import SEED
+from utils.options import (
+    SEED,
+    add_data_options,
+    add_model,
+    add_view_options,
+    table_of,
+    train_parser,
+    view_spec,
+)
 from utils.progress import progress_bar
 
 BYTES_PER_SCENE = 20e6  # six versions; seen: 15 MB on average
 
 
-@entry_point
-def main(args: list[str] | None = None) -> int:
-    """Prepare as the command line says; return the exit code."""
+def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Return the parser of prepare.py, and the one of its `pack`, which reads configs."""
     parser = make_parser("Make a data set ready.", prog="prepare.py")
     commands = parser.add_subparsers(dest="command", required=True)
     synthetic = commands.add_parser(
@@ -41,6 +63,45 @@ def main(args: list[str] | None = None) -> int:
         help="processes (default: all cores)",
     )
     add_flag(synthetic, "--overwrite", "replace the data set that is in the folder")
+
+    pack = commands.add_parser(
+        "pack",
+        help="decode every training and validation image once, for `train.py --packed`",
+        description="Decode every training and validation image once and keep its views, for `train.py --packed`. Give "
+        "the options of the training. An interrupted pack is gone on with, a finished one is checked and brought up to "
+        f"date. Exit code {EXIT_FAILED_IMAGES} if an image could not be used; the others are packed.",
+        allow_abbrev=False,
+    )
+    pack.add_argument("--config", metavar="FILE", help="a YAML file of train.py's options; the command line wins")
+    pack.add_argument("--out", required=True, metavar="DIR", help="folder of the pack")
+    pack.add_argument(
+        "--draws",
+        type=whole_number(1),
+        default=4,
+        metavar="K",
+        help="draws of the fragments of a training image; epoch e uses draw e modulo K (default: 4)",
+    )
+    pack.add_argument(
+        "--num_workers",
+        type=whole_number(0),
+        default=default_workers(),
+        metavar="N",
+        help="processes (default: all cores)",
+    )
+    add_flag(pack, "--overwrite", "replace a pack that was made with other settings")
+    add_data_options(pack)
+    add_model(pack)
+    add_view_options(pack)
+    return parser, pack
+
+
+@entry_point
+def main(args: list[str] | None = None) -> int:
+    """Prepare as the command line says; return the exit code."""
+    parser, pack = prepare_parser()
+    args = list(sys.argv[1:] if args is None else args)
+    if args[:1] == ["pack"]:
+        return make_pack(pack, parse_options(pack, args[1:], config_parser=train_parser()))
     return make_demo_set(parser.parse_args(args))
 
 
@@ -69,6 +130,54 @@ def make_demo_set(options) -> int:
     size = table["image_bytes"].sum() / 1e6
     print(f"{folder}: {len(table)} images of {options.width} x {options.height} with simulated opinions")
     print(f"{counts}; {size:.0f} MB; labels in {folder / LABEL_FILE}")
+    return 0
+
+
+def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Pack the views of the training and validation images; return the exit code."""
+    with usage_errors(parser):
+        spec = view_spec(options)
+    table = table_of(options, SPLITS)
+    rows = table.frame[table.frame["split"].isin(SPLITS)]
+    for note in table.notes:
+        print(f"Note: {note}")
+    folder = Path(options.out)
+    make_folder(folder.parent)
+    plan = plan_pack(rows, spec, options.random_seed, options.draws)
+    if options.overwrite:
+        remove_pack(folder)
+        remove_pack(partial_folder(folder))
+    pack = UnfinishedPack(folder, plan)
+    if pack.is_whole:
+        print(f"{folder} is whole: {len(rows)} photographs, every checksum is right")
+        return 0
+
+    todo = len(pack.todo)
+    needed, free = pack.free_bytes_needed(), shutil.disk_usage(folder.parent).free
+    print(f"{folder}: {len(rows)} photographs, {plan.size / 1e9:.2f} GB; {todo} to do, {needed / 1e9:.2f} GB more")
+    if free < needed:
+        raise RunError(f"{folder}: {needed / 1e9:.2f} GB more are needed, {free / 1e9:.2f} GB are free")
+    failures = []
+    writer = pack.begin(rows["path"])
+    loader = DataLoader(writer, batch_size=None, num_workers=min(options.num_workers, todo))
+    with progress_bar(todo, "packing") as bar:
+        for place, checksum, message in loader:
+            if message is None:
+                pack.record(place, checksum)
+            else:
+                failures.append(message)
+            bar.update()
+    for message in failures:
+        print(f"failed: {message}", file=sys.stderr)
+    if failures:
+        print(
+            f"{folder} is unfinished: {len(failures)} images could not be used. Mend them, or take them from the label "
+            "file, and run this again; what is packed is kept",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED_IMAGES
+    pack.finish()
+    print(f"{folder} is ready: train with --packed {folder}")
     return 0
 
 

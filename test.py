@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from data.datasets import PhotographDataset
 from data.tables import SPLITS
 from models import build_model
 from utils.calibration import fit_calibration
@@ -116,6 +117,8 @@ def main(args: list[str] | None = None) -> int:
         "split_rule": table.split_rule,
         "bootstrap": f"paired percentile, {RESAMPLES} resamples, the mapping held fixed",
         "failures": failures,
+        "images_per_s": result.tally.images_per_s,
+        "data_wait": result.tally.data_wait,
         "environment": environment(),
     }
     path = folder / f"test_{options.split}.json"
@@ -123,7 +126,8 @@ def main(args: list[str] | None = None) -> int:
     if options.json:
         write_json(options.json, report)
     say(summary(report, loaded))
-    say(f"\nPredictions: {folder / f'predictions_{options.split}.csv'}; measures: {path}")
+    say(f"\nScored {len(rows)} images: {result.tally.words()}")
+    say(f"Predictions: {folder / f'predictions_{options.split}.csv'}; measures: {path}")
     for failure in failures:
         print(f"failed: {failure['error']}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if failures else 0
@@ -151,14 +155,9 @@ def score(
     label: str = "scoring",
 ) -> Scores:
     """Score the rows of a label table with a model, cut as the checkpoint says."""
+    photographs = PhotographDataset(rows["path"], loaded.view_spec)
     return score_photographs(
-        model.to(device),
-        rows["path"],
-        loaded.view_spec,
-        device,
-        options.batch_size,
-        options.num_workers,
-        progress=label,
+        model.to(device), photographs, device, options.batch_size, options.num_workers, progress=label
     )
 
 

@@ -7,15 +7,19 @@ import argparse
 import math
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from data.datasets import EpochSampler, PairDataset, collate_pairs
+from data.datasets import EpochBatches, PairDataset, PhotographDataset, collate_pairs
 from data.decode import ImageError
+from data.packed import PackedPhotographs, PackedViews
 from data.seeding import seed_torch
 from data.tables import LabelTable
 from data.views import ViewSpec
@@ -50,8 +54,11 @@ def main(args: list[str] | None = None) -> int:
 
     snapshots, logs = run_folders(options)
     table = table_of(options, splits=("train", "val"))
-    training = PairDataset(table.split("train"), spec, options.random_seed)
+    rows = pd.concat([table.split("train"), table.split("val")])
+    packed = PackedViews(options.packed, rows, spec, options.random_seed) if options.packed else None
+    training = PairDataset(table.split("train"), spec, options.random_seed, packed)
     validation = table.split("val")
+    photographs = PackedPhotographs(packed, validation.index) if packed else PhotographDataset(validation["path"], spec)
     start = initial_weights(model, options, spec)
     # The loss sees (mos - mean) / sd; loading a checkpoint folds the two back into the last layer.
     scale = {"mean": 0.0, "sd": 1.0}
@@ -64,19 +71,19 @@ def main(args: list[str] | None = None) -> int:
     network = nn.DataParallel(model) if options.multi_gpu else model
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio)
-    loader = pair_loader(training, options, device)
+    order = EpochBatches(len(training), options.batch_size, options.random_seed, range(options.num_epochs))
+    batches = iter(pair_loader(training, order, options.num_workers, device))
     write_json(logs / "options.json", {"options": vars(options), "environment": environment()})
     say_what_runs(options, table, model, start, device, snapshots)
 
     history: list[dict] = []
     best = -math.inf
     for epoch in range(options.num_epochs):
-        loader.sampler.epoch = epoch
         lr = optimizer.param_groups[0]["lr"]
-        averages = train_one_epoch(network, loader, optimizer, scale, epoch, device, options)
+        averages = train_one_epoch(network, batches, order.steps, optimizer, scale, epoch, training.paths, options)
         scheduler.step()
 
-        measures, calibration = validate(network, validation, spec, scale, device, options)
+        measures, calibration = validate(network, photographs, validation["mos"].to_numpy(), scale, device, options)
         criterion = selection_criterion(measures)
         history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
         say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
@@ -108,33 +115,33 @@ def main(args: list[str] | None = None) -> int:
 
 def train_one_epoch(
     network: nn.Module,
-    loader: DataLoader,
+    batches: Iterator[dict],
+    steps: int,
     optimizer: torch.optim.Optimizer,
     scale: dict[str, float],
     epoch: int,
-    device: torch.device,
+    paths: Sequence[str],
     options: argparse.Namespace,
 ) -> dict[str, float]:
-    """Pass once over the training pairs.
+    """Pass once over the training pairs: the next `steps` of the batches.
 
     Returns:
         Averages over the epoch: `loss`, `fidelity`, `mse` (on the scale the loss sees), `images_per_s` and `data_wait`,
         the share of the time in which the network waited for data.
     """
     network.train()
-    totals = dict.fromkeys(("loss", "fidelity", "mse"), 0.0)
-    lately = Tally()
-    whole = Tally()
-    batches = iter(loader)
-    with progress_bar(len(loader), f"epoch {epoch + 1}", unit="step") as bar:
-        for step in range(len(loader)):
+    device = next(network.parameters()).device
+    lately, whole = Tally(), Tally()
+    unread: deque = deque()
+    with progress_bar(steps, f"epoch {epoch + 1}", unit="step") as bar:
+        for step in range(steps):
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
             if batch["errors"]:
                 raise ImageError("; ".join(message for _, message in batch["errors"]))
 
-            seed_torch(options.random_seed, epoch * len(loader) + step)  # stochastic depth and dropout
+            seed_torch(options.random_seed, epoch * steps + step)  # stochastic depth and dropout
             views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
             mos = ((batch["mos"] - scale["mean"]) / scale["sd"]).to(device, non_blocking=True)
             scores = network(**views).squeeze(1)  # (2B, 1) -> (2B,): all firsts, then all seconds
@@ -144,23 +151,25 @@ def train_one_epoch(
             losses["loss"].backward()
             optimizer.step()
 
-            values = {name: loss.item() for name, loss in losses.items()}
-            if not math.isfinite(values["loss"]):
-                names = ", ".join(Path(loader.dataset.paths[index]).name for index in batch["index"])
-                raise RunError(
-                    f"the loss of epoch {epoch + 1}, step {step + 1} is {values['loss']}; its images: {names}"
-                )
-            totals = {name: totals[name] + value for name, value in values.items()}
             for tally in (lately, whole):
-                tally.add(values["loss"], len(mos), waited)
+                tally.add(len(mos), waited)
+            # To read a loss waits for it: a GPU gets the next step to work on first, unless a line of log is due.
+            detached = {name: loss.detach() for name, loss in losses.items()}
+            unread.append((f"epoch {epoch + 1}, step {step + 1}", detached, batch["index"]))
+            line_due = (step + 1) % options.print_samples == 0
+            while len(unread) > (0 if line_due or step + 1 == steps else 1):
+                values = read_losses(*unread.popleft(), paths)
+                for tally in (lately, whole):
+                    tally.add_losses(values)
             bar.update()
-            if (step + 1) % options.print_samples == 0:
+            if line_due:
+                lr = optimizer.param_groups[0]["lr"]
                 say(
-                    f"Epoch {epoch + 1}/{options.num_epochs} | Step {step + 1}/{len(loader)} | loss {lately.loss:.4f} "
-                    f"| lr {optimizer.param_groups[0]['lr']:.3g} | {lately.words()}"
+                    f"Epoch {epoch + 1}/{options.num_epochs} | Step {step + 1}/{steps} "
+                    f"| loss {lately.averages['loss']:.4f} | lr {lr:.3g} | {lately.words()}"
                 )
                 lately = Tally()
-    averages = {name: total / len(loader) for name, total in totals.items()}
+    averages = whole.averages
     say(
         f"Epoch {epoch + 1}/{options.num_epochs} | training loss {averages['loss']:.4f} "
         f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {whole.words()}"
@@ -168,38 +177,50 @@ def train_one_epoch(
     return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}
 
 
+def read_losses(
+    where: str, losses: dict[str, torch.Tensor], index: np.ndarray, paths: Sequence[str]
+) -> dict[str, float]:
+    """Return the losses of a step as numbers.
+
+    Raises:
+        RunError: the loss is not finite; the message names the step's images.
+    """
+    values = {name: loss.item() for name, loss in losses.items()}
+    if not math.isfinite(values["loss"]):
+        names = ", ".join(Path(paths[place]).name for place in index)
+        raise RunError(f"the loss of {where} is {values['loss']}; its images: {names}")
+    return values
+
+
 def validate(
     network: nn.Module,
-    validation,
-    spec: ViewSpec,
+    photographs: Dataset,
+    mos: np.ndarray,
     scale: dict[str, float],
     device: torch.device,
     options: argparse.Namespace,
 ) -> tuple[dict[str, float], Calibration]:
     """Score the validation images; return the measures on the data set's scale, and the mapping fitted on them."""
     result = score_photographs(
-        network, validation["path"], spec, device, 2 * options.batch_size, options.num_workers, progress="validation"
+        network, photographs, device, 2 * options.batch_size, options.num_workers, progress="validation"
     )
     if result.failures:
         raise ImageError("; ".join(message for _, message in result.failures))
     scores = result.scores * scale["sd"] + scale["mean"]
     if not np.isfinite(scores).all():
         raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
-    mos = validation["mos"].to_numpy()
     calibration = fit_calibration(scores, mos, "validation")
     return mapped_metrics(scores, calibration(scores), mos), calibration
 
 
-def pair_loader(training: PairDataset, options: argparse.Namespace, device: torch.device) -> DataLoader:
-    """Return the loader of training batches; its workers live as long as the run."""
+def pair_loader(training: PairDataset, order: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
+    """Return the loader of training batches: one iteration of it serves all epochs."""
     return DataLoader(
         training,
-        batch_size=options.batch_size,
-        sampler=EpochSampler(len(training), options.random_seed),
-        num_workers=options.num_workers,
+        batch_sampler=order,
+        num_workers=num_workers,
         collate_fn=collate_pairs,
         pin_memory=device.type == "cuda",
-        persistent_workers=options.num_workers > 0,
     )
 
 

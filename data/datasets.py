@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from data.decode import ImageError, decode_rgb
+from data.packed import PackedViews
 from data.seeding import Purpose, derive_generator
 from data.tables import TableError
 from data.views import ViewSpec, make_views
@@ -54,17 +55,19 @@ class PairDataset(Dataset):
         table: rows with `path` and `mos`; the index identifies the sample.
         spec: how views are cut; the aesthetic crop is random here.
         seed: 0 <= seed < 2**32.
+        packed: where the views are read, instead of being cut out of the image files.
 
     Raises:
         TableError: fewer than two distinct opinions, so that no pair can be ranked.
     """
 
-    def __init__(self, table: pd.DataFrame, spec: ViewSpec, seed: int):
+    def __init__(self, table: pd.DataFrame, spec: ViewSpec, seed: int, packed: PackedViews | None = None):
         self.paths = table["path"].tolist()
         self.mos = table["mos"].to_numpy(float)
         self.samples = table.index.to_numpy()
         self.spec = spec
         self.seed = seed
+        self.packed = packed
         if len(np.unique(self.mos)) < 2:
             raise TableError(
                 f"training ranks pairs of different opinions, but the {len(table)} training images have "
@@ -75,7 +78,7 @@ class PairDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict]:
-        """Return the pair of a key (epoch, index), as EpochSampler makes them."""
+        """Return the pair of a key (epoch, index), as EpochBatches makes them."""
         epoch, index = key
         return [self._sample(index, epoch), self._sample(self.partner(index, epoch), epoch)]
 
@@ -85,50 +88,68 @@ class PairDataset(Dataset):
         return int(generator.choice(np.flatnonzero(self.mos != self.mos[index])))
 
     def _sample(self, index: int, epoch: int) -> dict:
-        place = (int(self.samples[index]), epoch)
+        sample = int(self.samples[index])
+        crop_generator = derive_generator(Purpose.CROP, self.seed, sample, epoch)
         try:
-            views = make_views(
-                decode_rgb(self.paths[index], self.spec.max_pixels),
-                self.spec,
-                generator=derive_generator(Purpose.FRAGMENTS, self.seed, *place),
-                crop_generator=derive_generator(Purpose.CROP, self.seed, *place),
-            )
+            if self.packed is not None:
+                views = self.packed.views(sample, epoch, crop_generator)
+            else:
+                image = decode_rgb(self.paths[index], self.spec.max_pixels)
+                generator = derive_generator(Purpose.FRAGMENTS, self.seed, sample, epoch)
+                views = make_views(image, self.spec, generator, crop_generator)
         except ImageError as error:
             return {"index": index, "error": _named(error, self.paths[index])}
         return views | {"index": index, "mos": self.mos[index]}
 
 
-class EpochSampler(Sampler):
-    """Yields (epoch, index) over all indices in an order that depends on seed and epoch alone.
+class EpochBatches(Sampler):
+    """Yields the batches of several epochs one after the other, as lists of keys (epoch, index).
 
-    The epoch travels in the key because worker processes hold copies of the data set that no later assignment reaches.
+    An epoch's order depends on seed and epoch alone; its last batch may be short. One iteration serves a whole
+    training, so that the first batches of an epoch are read while the one before it is still being validated. The epoch
+    travels in the key because worker processes hold copies of the data set that no later assignment reaches.
+
+    Args:
+        length: samples of an epoch.
+        batch_size: samples of a batch.
+        seed: 0 <= seed < 2**32.
+        epochs: to run through.
     """
 
-    def __init__(self, length: int, seed: int):
+    def __init__(self, length: int, batch_size: int, seed: int, epochs: range):
         self.length = length
+        self.batch_size = batch_size
         self.seed = seed
-        self.epoch = 0
+        self.epochs = epochs
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        return -(-self.length // self.batch_size)
 
     def __len__(self) -> int:
-        return self.length
+        return self.steps * len(self.epochs)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = derive_generator(Purpose.SHUFFLE, self.seed, self.epoch).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in self.epochs:
+            order = derive_generator(Purpose.SHUFFLE, self.seed, epoch).permutation(self.length)
+            for start in range(0, self.length, self.batch_size):
+                yield [(epoch, int(index)) for index in order[start : start + self.batch_size]]
 
 
 def collate_photographs(samples: Sequence[dict]) -> dict:
     """Stack samples to a batch.
 
     Returns:
-        `views`: for each view (B, 3, S, S) uint8; `mos`: (B,) float32; `index`: (B,) int64 numpy array; `errors`: list
-        of (index, message) of samples that could not be used, which are in nothing else. B is 0 if all failed.
+        `views`: for each view (B, 3, S, S) uint8, channels last in memory; `mos`: (B,) float32; `index`: (B,) int64
+        numpy array; `errors`: list of (index, message) of samples that could not be used, which are in nothing else. B
+        is 0 if all failed.
     """
     errors = [(sample["index"], sample["error"]) for sample in samples if "error" in sample]
     usable = [sample for sample in samples if "error" not in sample]
     names = [name for name in usable[0] if name not in ("index", "mos")] if usable else []
     return {
-        "views": {name: torch.stack([sample[name] for sample in usable]) for name in names},
+        "views": {name: _stack([sample[name] for sample in usable]) for name in names},
         "mos": torch.tensor([sample["mos"] for sample in usable], dtype=torch.float32),
         "index": np.array([sample["index"] for sample in usable], dtype=np.int64),
         "errors": errors,
@@ -138,6 +159,11 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
 def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
     """Stack pairs to one batch of 2B photographs, as `collate_photographs`: all firsts, then all seconds."""
     return collate_photographs([first for first, _ in pairs] + [second for _, second in pairs])
+
+
+def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack (3, S, S) to (B, 3, S, S); each is copied as it lies, which is twenty times as fast as in another order."""
+    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
 
 
 def _named(error: ImageError, path: str) -> str:

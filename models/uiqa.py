@@ -38,7 +38,8 @@ class QualityModel(nn.Module):
         """Return (B, 3, S, S) uint8 as ImageNet-normalised floats; floats are taken as normalised already."""
         if view.dtype != torch.uint8:
             return view
-        return (view.to(self.mean.dtype) / 255 - self.mean) / self.std
+        # Views lie in memory with the channels last; a trunk's rounding must not depend on that.
+        return (view.to(self.mean.dtype, memory_format=torch.contiguous_format) / 255 - self.mean) / self.std
 
     def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the head as one linear map: for each view a weight vector (C,), and the bias, a scalar."""

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data.datasets import EpochSampler, PairDataset, PhotographDataset, collate_pairs, collate_photographs
+from data.datasets import EpochBatches, PairDataset, PhotographDataset, collate_pairs, collate_photographs
 from data.decode import decode_rgb
 from data.tables import TableError, load_table
 from data.views import VIEW_NAMES, ViewSpec, make_views
@@ -190,25 +190,16 @@ class TestPairs:
         for name in VIEW_NAMES:
             assert torch.equal(batch["views"][name], torch.stack([sample[name] for sample in order]))
 
-    def test_an_epoch_is_the_same_with_and_without_workers(self, pairs):
-        epochs = []
+    def test_epochs_are_the_same_with_and_without_workers(self, pairs):
+        runs = []
         for workers in (0, 2):
-            sampler = EpochSampler(len(pairs), seed=3)
-            sampler.epoch = 2
-            loader = DataLoader(pairs, batch_size=5, sampler=sampler, num_workers=workers, collate_fn=collate_pairs)
-            epochs.append(list(loader))
-        assert len(epochs[0]) == 3
-        assert all(same(*batches) for batches in zip(*epochs, strict=True))
-
-    def test_workers_that_live_on_see_the_epoch_change(self, pairs):
-        sampler = EpochSampler(len(pairs), seed=3)
-        loader = DataLoader(
-            pairs, batch_size=12, sampler=sampler, num_workers=1, collate_fn=collate_pairs, persistent_workers=True
+            order = EpochBatches(len(pairs), 5, 3, range(2))
+            runs.append(list(DataLoader(pairs, batch_sampler=order, num_workers=workers, collate_fn=collate_pairs)))
+        assert len(runs[0]) == 6
+        assert all(same(*batches) for batches in zip(*runs, strict=True))
+        assert all(
+            same(batch, collate_pairs([pairs[key] for key in keys])) for batch, keys in zip(runs[0], order, strict=True)
         )
-        for epoch in (0, 1):
-            sampler.epoch = epoch
-            (batch,) = loader
-            assert same(batch, collate_pairs([pairs[key] for key in sampler]))
 
     def test_a_broken_file_is_reported_and_the_rest_of_the_batch_goes_on(self, table, broken):
         bad, cause = broken
@@ -223,31 +214,32 @@ class TestPairs:
         assert len(batch["index"]) + len(batch["errors"]) == 6
 
 
-class TestEpochSampler:
-    def order(self, length: int, seed: int, epoch: int) -> list[tuple[int, int]]:
-        sampler = EpochSampler(length, seed)
-        sampler.epoch = epoch
-        assert len(sampler) == length
-        return list(sampler)
+class TestEpochBatches:
+    def keys(self, length: int, seed: int, epoch: int, batch_size: int = 4) -> list[tuple[int, int]]:
+        order = EpochBatches(length, batch_size, seed, range(epoch, epoch + 1))
+        batches = list(order)
+        assert len(batches) == len(order) == order.steps
+        assert [len(batch) for batch in batches[:-1]] == [batch_size] * (order.steps - 1)
+        return [key for batch in batches for key in batch]
 
-    @pytest.mark.parametrize("length", [1, 2, 17])
+    @pytest.mark.parametrize("length", [1, 2, 4, 17])
     def test_every_index_comes_once_with_its_epoch(self, length):
-        order = self.order(length, 5, 3)
-        assert sorted(order) == [(3, index) for index in range(length)]
+        assert sorted(self.keys(length, 5, 3)) == [(3, index) for index in range(length)]
 
     def test_the_order_depends_on_seed_and_epoch_alone(self):
         torch.rand(1)
         np.random.default_rng().random()
-        first = [index for _, index in self.order(50, 5, 3)]
-        assert first == [index for _, index in self.order(50, 5, 3)]
-        assert first != [index for _, index in self.order(50, 6, 3)]
-        assert first != [index for _, index in self.order(50, 5, 4)]
+        first = [index for _, index in self.keys(50, 5, 3)]
+        assert first == [index for _, index in self.keys(50, 5, 3)]
+        assert first != [index for _, index in self.keys(50, 6, 3)]
+        assert first != [index for _, index in self.keys(50, 5, 4)]
+        assert first == [index for _, index in self.keys(50, 5, 3, batch_size=7)]
 
-    def test_an_epoch_can_be_read_twice_and_without_those_before_it(self):
-        sampler = EpochSampler(20, seed=1)
-        for sampler.epoch in range(4):
-            list(sampler)
-        assert list(sampler) == list(sampler) == self.order(20, 1, 3)
+    def test_epochs_follow_each_other_and_any_can_come_first(self):
+        whole = list(EpochBatches(10, 4, 1, range(4)))
+        assert len(whole) == len(EpochBatches(10, 4, 1, range(4))) == 12
+        assert [len(batch) for batch in whole[:3]] == [4, 4, 2]
+        assert list(EpochBatches(10, 4, 1, range(2, 4))) == whole[6:]
 
 
 def test_paths_may_be_path_objects(table):

@@ -45,8 +45,18 @@ def test_a_tally_counts_images_and_waiting_by_the_clock():
     tally = Tally()
     time.sleep(0.2)
     for loss in (1.0, 3.0):
-        tally.add(loss, images=10, waited=0.05)
-    assert tally.loss == 2.0
+        tally.add(images=10, waited=0.05)
+        tally.add_losses({"loss": loss})
+    assert tally.averages == {"loss": 2.0}
     assert tally.images_per_s <= 20 / 0.2
     assert 0 < tally.data_wait <= 0.1 / 0.2
     assert "images/s | data wait" in tally.words()
+
+
+def test_a_stopped_tally_stands_still():
+    tally = Tally()
+    tally.add(images=1, waited=0.0)
+    tally.stop()
+    before = tally.seconds
+    time.sleep(0.05)
+    assert tally.seconds == before

@@ -12,6 +12,7 @@ from typing import NoReturn
 import yaml
 
 from data.decode import ImageError
+from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
 from utils.checkpoint import CheckpointError
@@ -32,7 +33,7 @@ def entry_point(main: Callable) -> Callable:
     def wrapped(args: Sequence[str] | None = None) -> int:
         try:
             return main(args)
-        except (TableError, ImageError, CheckpointError, WeightsError, RunError) as error:
+        except (TableError, ImageError, PackError, CheckpointError, WeightsError, RunError) as error:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
         except BrokenPipeError:  # the reader of a pipe has gone, `| head` for one
@@ -59,7 +60,7 @@ def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
     """Report a ValueError, raised by a constructor that checks option values, as the parser's own error."""
     try:
         yield
-    except (TableError, ImageError, CheckpointError):
+    except (TableError, ImageError, PackError, CheckpointError):
         raise
     except ValueError as error:
         parser.error(str(error))

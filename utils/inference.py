@@ -1,16 +1,15 @@
 """The one loop that scores photographs: for validation, test sets and loose files alike."""
 
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from data.datasets import PhotographDataset, collate_photographs
-from data.views import ViewSpec
-from utils.progress import progress_bar
+from data.datasets import collate_photographs
+from utils.progress import Tally, progress_bar
 
 
 @dataclass(frozen=True)
@@ -20,52 +19,66 @@ class Scores:
     Attributes:
         scores: (n,) float64, NaN where a photograph could not be used.
         failures: (index, message) of those, in order.
+        tally: images a second, and the share of the time in which the network waited for data.
     """
 
     scores: np.ndarray
     failures: list[tuple[int, str]]
+    tally: Tally
 
 
 def score_photographs(
     model: nn.Module,
-    paths: Sequence[str],
-    spec: ViewSpec,
+    photographs: Dataset,
     device: torch.device,
     batch_size: int = 8,
     num_workers: int = 0,
-    draw: int = 0,
     progress: str | None = None,
 ) -> Scores:
-    """Score image files; one that cannot be used is recorded and the rest go on.
+    """Score photographs; one that cannot be used is recorded and the rest go on.
 
-    A score depends on the file's pixels, the model and the view specification alone: not on name, order, batch size (to
-    1e-5), worker count or process.
+    A score depends on the pixels, the model and the view specification alone: not on name, order, batch size (to 1e-5),
+    worker count or process.
 
     Args:
         model: called with the views by name, gives (B, 1); put into evaluation mode and left there.
-        paths: of the image files.
-        spec: how views are cut.
+        photographs: samples as of `data.datasets.PhotographDataset`.
         device: where the model is.
         batch_size: photographs a forward pass.
         num_workers: processes that decode while the model works; 0 decodes in this one.
-        draw: which draw of the fragments.
         progress: label of a progress bar, shown on a terminal only; None for no bar.
     """
+    count = len(photographs)
     loader = DataLoader(
-        PhotographDataset(paths, spec, draw=draw),
+        photographs,
         batch_size=batch_size,
-        num_workers=min(num_workers, len(paths)),
+        num_workers=min(num_workers, count),
         collate_fn=collate_photographs,
         pin_memory=device.type == "cuda",
     )
-    scores = np.full(len(paths), np.nan)
+    scores = np.full(count, np.nan)
     failures: list[tuple[int, str]] = []
+    tally = Tally()
     model.eval()
-    with torch.inference_mode(), progress_bar(len(paths), progress) as bar:
-        for batch in loader:
+    under_way: tuple[np.ndarray, torch.Tensor] | None = None
+    with torch.inference_mode(), progress_bar(count, progress) as bar:
+        batches = iter(loader)
+        for _ in range(len(loader)):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - asked
             failures += batch["errors"]
+            launched = None
             if len(batch["index"]):
                 views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-                scores[batch["index"]] = model(**views).squeeze(1).double().cpu().numpy()
+                launched = batch["index"], model(**views).squeeze(1)
+            # To fetch scores waits for them; those of one batch are fetched when a GPU has the next one to work on.
+            if under_way:
+                scores[under_way[0]] = under_way[1].double().cpu().numpy()
+            under_way = launched
+            tally.add(len(batch["index"]) + len(batch["errors"]), waited)
             bar.update(len(batch["index"]) + len(batch["errors"]))
-    return Scores(scores, failures)
+        if under_way:
+            scores[under_way[0]] = under_way[1].double().cpu().numpy()
+    tally.stop()
+    return Scores(scores, failures, tally)

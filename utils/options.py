@@ -20,16 +20,21 @@ def _model_name(text: str) -> str:
     return MODEL_ALIASES.get(text, text)
 
 
-def add_model_options(parser) -> None:
-    """Add what decides the architecture."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
+def add_model(parser) -> None:
+    """Add which model is meant, and with it which views are read."""
+    parser.add_argument(
         "--model",
         type=_model_name,
         choices=list(MODELS),
         default="UIQA",
         help="UIQA: three branches; SwinT (or Model_SwinT): one trunk on the aesthetic view, for pre-training on AVA",
     )
+
+
+def add_model_options(parser) -> None:
+    """Add what decides the architecture."""
+    group = parser.add_argument_group("model")
+    add_model(group)
     group.add_argument(
         "--backbone",
         default="swin_t",
@@ -186,6 +191,12 @@ def train_parser() -> argparse.ArgumentParser:
     add_data_options(parser)
     add_model_options(parser)
     add_view_options(parser)
+    parser.add_argument(
+        "--packed",
+        metavar="DIR",
+        help="read the views from here instead of decoding images, see `prepare.py pack`; training then repeats the "
+        "pack's draws of the fragments, epoch after epoch",
+    )
 
     group = parser.add_argument_group("training")
     group.add_argument(

@@ -18,29 +18,45 @@ def say(line: str) -> None:
 
 
 class Tally:
-    """Steps, loss, images and time spent waiting for data since it was made."""
+    """Steps, images, losses and time spent waiting for data since it was made."""
 
     def __init__(self):
         self.began = time.perf_counter()
-        self.steps, self.total, self.images, self.waited = 0, 0.0, 0, 0.0
+        self.stopped: float | None = None
+        self.steps, self.images, self.waited = 0, 0, 0.0
+        self.totals: dict[str, float] = {}
 
-    def add(self, loss: float, images: int, waited: float) -> None:
+    def add(self, images: int, waited: float) -> None:
+        """Count a step: its images, and the seconds for which it waited for them."""
         self.steps += 1
-        self.total += loss
         self.images += images
         self.waited += waited
 
+    def add_losses(self, losses: dict[str, float]) -> None:
+        """Count the losses of a step."""
+        for name, value in losses.items():
+            self.totals[name] = self.totals.get(name, 0.0) + value
+
+    def stop(self) -> None:
+        """Let the time end here."""
+        self.stopped = time.perf_counter()
+
     @property
-    def loss(self) -> float:
-        return self.total / self.steps
+    def averages(self) -> dict[str, float]:
+        """The losses a step."""
+        return {name: total / self.steps for name, total in self.totals.items()}
+
+    @property
+    def seconds(self) -> float:
+        return (self.stopped or time.perf_counter()) - self.began
 
     @property
     def images_per_s(self) -> float:
-        return self.images / (time.perf_counter() - self.began)
+        return self.images / self.seconds
 
     @property
     def data_wait(self) -> float:
-        return min(1.0, self.waited / (time.perf_counter() - self.began))
+        return min(1.0, self.waited / self.seconds)
 
     def words(self) -> str:
         return f"{self.images_per_s:.1f} images/s | data wait {self.data_wait:.0%}"
