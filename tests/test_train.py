@@ -9,8 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+import prepare
 import test as test_entry
 import train
+from losses import quality_loss
 from utils.checkpoint import load_checkpoint, load_model
 from utils.command_line import EXIT_UNUSABLE_INPUT
 
@@ -199,3 +201,38 @@ def test_compile_is_refused_with_dataparallel_before_the_work(command, capsys):
         train.main(command("compiled", "--compile", "--multi_gpu"))
     assert stop.value.code == EXIT_UNUSABLE_INPUT
     assert "--multi_gpu" in capsys.readouterr().err
+
+
+def test_training_from_a_pack_is_training_from_the_images(command, tiny_model_options, tiny_dataset, tmp_path):
+    """With as many draws as epochs, to the last digit of history and weights."""
+    views = [
+        word for word in tiny_model_options if not word.startswith(("--backbone", "--init", "--mos", "--b", "--lr"))
+    ]
+    words = ["pack", f"--database_dir={tiny_dataset}", f"--out={tmp_path}/pack", "--draws=2", "--num_workers=0", *views]
+    assert prepare.main(words) == 0
+    assert train.main(command("direct", "--num_epochs=2")) == 0
+    assert train.main(command("packed", "--num_epochs=2", f"--packed={tmp_path}/pack", "--num_workers=2")) == 0
+    assert_same_weights(tmp_path / "ckpts/direct/last.pth", tmp_path / "ckpts/packed/last.pth")
+    direct, packed = (
+        pd.read_csv(tmp_path / "logs" / run / "history.csv").drop(columns=["images_per_s", "data_wait"])
+        for run in ("direct", "packed")
+    )
+    pd.testing.assert_frame_equal(direct, packed, check_exact=True)
+
+
+def test_a_pack_that_does_not_fit_is_refused_before_the_work(command, tmp_path, capsys):
+    assert train.main(command("packed", f"--packed={tmp_path}/none")) == EXIT_UNUSABLE_INPUT
+    assert "prepare.py pack" in capsys.readouterr().err
+    assert not list((tmp_path / "ckpts/packed").iterdir())
+
+
+def test_the_images_of_a_loss_that_is_not_finite_are_named(command, capsys, monkeypatch):
+    def not_finite(*args):
+        losses = quality_loss(*args)
+        return {name: loss * torch.nan for name, loss in losses.items()}
+
+    monkeypatch.setattr(train, "quality_loss", not_finite)
+    assert train.main(command("diverged")) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert "epoch 1, step 1 is nan" in message
+    assert message.count(".jpg") == 8

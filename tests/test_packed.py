@@ -1,0 +1,232 @@
+"""Reading packed views: those that cutting the photograph would give, or a refusal that names the difference."""
+
+import json
+import os
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from data.datasets import PairDataset, PhotographDataset, collate_pairs, collate_photographs
+from data.packed import MANIFEST, VIEWS, PackedPhotographs, PackedViews, PackError, partial_folder
+from data.packing import UnfinishedPack, plan_pack
+from data.views import ViewSpec
+
+SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=4, patch_size=16, salient_patch_dimension=80)
+SEED = 1000
+SHAPES = [(120, 200), (200, 120), (60, 300), (20, 20), (64, 64), (97, 131), (400, 72)]
+
+
+def pack(folder, rows: pd.DataFrame, spec: ViewSpec = SPEC, draws: int = 3) -> None:
+    """Make a whole pack."""
+    unfinished = UnfinishedPack(folder, plan_pack(rows, spec, SEED, draws))
+    writer = unfinished.begin(rows["path"])
+    for index in range(len(writer)):
+        place, checksum, error = writer[index]
+        assert error is None
+        unfinished.record(place, checksum)
+    unfinished.finish()
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory) -> pd.DataFrame:
+    """Photographs of many shapes and kinds, half of them for training; sample numbers with gaps."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(4)
+    names = []
+    for number, shape in enumerate(SHAPES):
+        image = Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8))
+        exif = Image.Exif()
+        exif[0x0112] = 1 + number  # every way of turning a picture
+        image.save(folder / f"{number}.jpg", exif=exif)
+        image.convert("L").save(folder / f"{number}.png")
+        names += [f"{number}.jpg", f"{number}.png"]
+    return pd.DataFrame(
+        {
+            "image": names,
+            "mos": np.linspace(0.2, 0.8, len(names)),
+            "split": ["train", "val"] * len(SHAPES),
+            "path": [str(folder / name) for name in names],
+        },
+        index=np.arange(len(names)) * 3 + 1,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("packs") / "whole"
+    pack(folder, rows)
+    return folder
+
+
+@pytest.fixture
+def packed(folder, rows) -> PackedViews:
+    return PackedViews(folder, rows, SPEC, SEED)
+
+
+def split(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    return rows[rows["split"] == name]
+
+
+def assert_same_samples(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[name]), name
+            assert value.stride() == second[name].stride()
+        else:
+            np.testing.assert_equal(value, second[name])
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_training_views_are_those_of_the_same_draw_bit_for_bit(packed, rows, epoch):
+    direct = PairDataset(split(rows, "train"), SPEC, SEED)
+    from_pack = PairDataset(split(rows, "train"), SPEC, SEED, packed)
+    for index in range(len(direct)):
+        for first, second in zip(direct[epoch, index], from_pack[epoch, index], strict=True):
+            assert_same_samples(first, second)
+
+
+def test_after_the_last_draw_the_fragments_repeat_and_the_crops_do_not(packed, rows):
+    pairs = PairDataset(split(rows, "train"), SPEC, SEED, packed)
+    first, later = pairs[1, 1][0], pairs[4, 1][0]
+    assert torch.equal(first["distortion"], later["distortion"])
+    assert not torch.equal(first["aesthetic"], later["aesthetic"])
+
+
+def test_validation_views_are_those_of_evaluation_bit_for_bit(packed, rows):
+    validation = split(rows, "val")
+    direct = PhotographDataset(validation["path"], SPEC)
+    from_pack = PackedPhotographs(packed, validation.index)
+    assert len(from_pack) == len(direct)
+    for index in range(len(direct)):
+        assert_same_samples(direct[index], from_pack[index])
+
+
+@pytest.mark.parametrize("views", [("aesthetic",), ("distortion", "salient")], ids="+".join)
+def test_a_model_of_fewer_views_packs_no_others(views, rows, tmp_path):
+    spec = replace(SPEC, views=views)
+    pack(tmp_path / "few", rows, spec)
+    packed = PackedViews(tmp_path / "few", rows, spec, SEED)
+    direct = PairDataset(split(rows, "train"), spec, SEED)
+    assert_same_samples(PairDataset(split(rows, "train"), spec, SEED, packed)[1, 2][0], direct[1, 2][0])
+    assert set(packed.views(int(rows.index[0]))) == set(views)
+
+
+def test_the_crop_may_be_chosen_after_packing(folder, rows):
+    spec = replace(SPEC, crop_size=48, max_pixels=SPEC.max_pixels + 1)
+    packed = PackedViews(folder, rows, spec, SEED)
+    direct = PairDataset(split(rows, "train"), spec, SEED)
+    assert_same_samples(PairDataset(split(rows, "train"), spec, SEED, packed)[0, 3][0], direct[0, 3][0])
+
+
+def test_batches_are_the_same_with_and_without_workers(packed, rows):
+    validation = PackedPhotographs(packed, split(rows, "val").index)
+    runs = [
+        list(DataLoader(validation, batch_size=3, num_workers=workers, collate_fn=collate_photographs))
+        for workers in (0, 2)
+    ]
+    for alone, shared in zip(*runs, strict=True):
+        assert_same_samples(alone["views"], shared["views"])
+
+
+def test_a_batch_keeps_pixels_together(packed, rows):
+    pairs = PairDataset(split(rows, "train"), SPEC, SEED, packed)
+    views = collate_pairs([pairs[0, 0], pairs[0, 1]])["views"]
+    assert all(view.is_contiguous(memory_format=torch.channels_last) for view in views.values())
+
+
+def test_views_own_their_memory_and_a_pack_travels_without_its_map(packed, rows):
+    sample = int(rows.index[0])
+    view = packed.views(sample)["salient"]
+    before = view.clone()
+    view.zero_()
+    copy = pickle.loads(pickle.dumps(packed))
+    assert "_map" not in copy.__dict__
+    assert torch.equal(copy.views(sample)["salient"], before)
+
+
+def refused(folder, rows, spec=SPEC, seed=SEED) -> str:
+    with pytest.raises(PackError) as caught:
+        PackedViews(folder, rows, spec, seed)
+    assert "prepare.py pack" in str(caught.value) or "--overwrite" in str(caught.value), "a remedy is named"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("resize", 80),
+        ("n_fragment", 3),
+        ("patch_size", 8),
+        ("salient_patch_dimension", 64),
+        ("saliency", "spectral"),
+        ("seed", 7),
+        ("views", ("aesthetic", "salient")),
+    ],
+)
+def test_views_cut_in_another_way_are_refused_by_name(folder, rows, field, value):
+    message = refused(folder, rows, replace(SPEC, **{field: value}))
+    assert field in message
+    assert str(value if isinstance(value, int) else value[-1]) in message
+
+
+def test_another_training_seed_is_refused_by_name(folder, rows):
+    assert "random_seed is 1000, here 5" in refused(folder, rows, seed=5)
+
+
+def test_photographs_that_are_not_in_it_are_named(folder, rows):
+    more = rows.rename(index={int(rows.index[2]): 999})
+    assert rows["image"].iloc[2] in refused(folder, more)
+    other_split = rows.assign(split=["val", *rows["split"].tolist()[1:]])
+    assert rows["image"].iloc[0] in refused(folder, other_split)
+
+
+def test_fewer_photographs_than_it_holds_are_no_fault(folder, rows):
+    PackedViews(folder, rows.iloc[3:], SPEC, SEED)
+
+
+def test_a_photograph_that_has_changed_is_named(folder, rows):
+    path = rows["path"].iloc[4]
+    stat = os.stat(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    try:
+        message = refused(folder, rows)
+    finally:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert rows["image"].iloc[4] in message
+    assert "changed" in message
+
+
+def test_no_pack_and_an_unfinished_pack_are_told_apart(rows, tmp_path):
+    assert "not there" in refused(tmp_path / "none", rows)
+    partial_folder(tmp_path / "none").mkdir()
+    assert "unfinished" in refused(tmp_path / "none", rows)
+    (tmp_path / "empty").mkdir()
+    assert MANIFEST in refused(tmp_path / "empty", rows)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 1}'])
+def test_a_damaged_manifest_is_named(text, rows, tmp_path):
+    pack(tmp_path / "pack", rows)
+    (tmp_path / "pack" / MANIFEST).write_text(text)
+    assert MANIFEST in refused(tmp_path / "pack", rows)
+
+
+def test_a_pack_of_another_version_is_refused(rows, tmp_path):
+    pack(tmp_path / "pack", rows)
+    manifest = json.loads((tmp_path / "pack" / MANIFEST).read_text())
+    (tmp_path / "pack" / MANIFEST).write_text(json.dumps(manifest | {"version": 2}))
+    assert "version is 2, here 1" in refused(tmp_path / "pack", rows)
+
+
+def test_a_file_of_another_length_is_refused(rows, tmp_path):
+    pack(tmp_path / "pack", rows)
+    with (tmp_path / "pack" / VIEWS).open("ab") as file:
+        file.write(b"x")
+    assert VIEWS in refused(tmp_path / "pack", rows)
