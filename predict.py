@@ -31,7 +31,7 @@ from utils.command_line import (
 from utils.distributed import select_device
 from utils.figures import draw_views
 from utils.inference import score_photographs
-from utils.options import add_compute_options, add_max_pixels
+from utils.options import add_compile, add_compute_options, add_max_pixels
 from utils.report import write_csv, write_json
 
 
@@ -62,6 +62,7 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
     add_max_pixels(parser)
     add_compute_options(parser)
+    add_compile(parser)
     return parser
 
 

@@ -34,7 +34,7 @@ from utils.command_line import (
 from utils.distributed import select_device
 from utils.inference import Scores, score_photographs
 from utils.metrics import bootstrap_intervals, mapped_metrics
-from utils.options import DATA_OPTIONS, add_compute_options, add_data_options, add_max_pixels, table_of
+from utils.options import DATA_OPTIONS, add_compile, add_compute_options, add_data_options, add_max_pixels, table_of
 from utils.report import RESAMPLES, environment, evaluation_report, measures_table, write_csv, write_json
 
 
@@ -72,6 +72,7 @@ def test_parser() -> argparse.ArgumentParser:
     add_data_options(parser)
     add_max_pixels(parser)
     add_compute_options(parser)
+    add_compile(parser)
     # What is not given is the checkpoint's to say, so that a random split is the one of training.
     parser.set_defaults(**dict.fromkeys(DATA_OPTIONS))
     return parser

@@ -173,8 +173,12 @@ def add_compute_options(parser) -> None:
         metavar="N",
         help="processes that decode images while the network works; 0 decodes in turn with it",
     )
+
+
+def add_compile(parser) -> None:
+    """Add whether the network is compiled first."""
     add_flag(
-        group,
+        parser,
         "--compile",
         "have torch.compile translate the trunks: it takes half a minute for scoring, more for training, and needs a "
         "C++ compiler; scores are the same to 1e-5",
@@ -255,6 +259,7 @@ def train_parser() -> argparse.ArgumentParser:
         "--print_samples", type=whole_number(1), default=50, metavar="N", help="steps between two lines of log"
     )
     add_compute_options(parser)
+    add_compile(parser)
     return parser
 
 

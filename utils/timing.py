@@ -5,12 +5,33 @@ import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
 PEAK_SIDE = 1536  # of the square matrices whose product stands for what the machine can do
+
+
+@dataclass
+class Measured:
+    """What a benchmark found.
+
+    Attributes:
+        times: milliseconds of every call, by what was called.
+        figures: medians and what follows from them, by the names they have in the JSON.
+    """
+
+    times: dict[str, np.ndarray] = field(default_factory=dict)
+    figures: dict[str, object] = field(default_factory=dict)
+
+    def add(self, times: dict[str, np.ndarray], suffix: str = "") -> dict[str, float]:
+        """Take in measured times; return their medians."""
+        medians = {name: float(np.median(taken)) for name, taken in times.items()}
+        self.times |= {name + suffix: taken for name, taken in times.items()}
+        self.figures |= {f"{name}_ms{suffix}": median for name, median in medians.items()}
+        return medians
 
 
 def time_in_turn(

@@ -1,0 +1,66 @@
+"""benchmark.py: a table for people, JSON for machines, and errors that name the file."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import benchmark
+from utils.command_line import EXIT_UNUSABLE_INPUT
+from utils.view_suites import encode
+
+
+@pytest.fixture
+def photograph_file(tmp_path) -> str:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8)))
+    return str(path)
+
+
+def test_json_stands_alone_on_standard_output(photograph_file, capsys):
+    words = ["--suite=views", f"--image={photograph_file}", "--rounds=2", "--json=-"]
+    assert benchmark.main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"bare_decode_ms", "plain_ms", "ours_ms", "speedup", "ratio_to_decode"} <= set(report)
+    assert (report["size"], report["rounds"], report["threads"]) == ([700, 500], 2, 1)
+    assert report["environment"]["torch"]
+    low, high = report["quartiles_ms"]["ours"]
+    assert low <= report["ours_ms"] <= high
+
+
+def test_the_table_shows_the_limit_beside_both_ways(photograph_file, tmp_path, capsys):
+    assert (
+        benchmark.main(["--suite=views", f"--image={photograph_file}", "--rounds=1", f"--json={tmp_path}/x.json"]) == 0
+    )
+    output = capsys.readouterr().out
+    for word in ("bare_decode", "plain", "ours", "speedup", "ratio_to_decode", "700 x 500"):
+        assert word in output
+    assert json.loads((tmp_path / "x.json").read_text())["suite"] == "views"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
+def test_memory_is_measured_beside_the_image_itself(photograph_file, capsys, monkeypatch):
+    monkeypatch.setattr("utils.view_suites.MEMORY_MEGAPIXELS", 6)
+    assert benchmark.main(["--suite=memory", f"--image={photograph_file}", "--json=-"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["image_mb"] == pytest.approx(18, rel=0.01)
+    assert 1 < report["ours_ratio"] < report["plain_ratio"]
+
+
+def test_scaling_tells_the_ratio_of_every_size(photograph_file, capsys, monkeypatch):
+    monkeypatch.setattr("utils.view_suites.SCALING_MEGAPIXELS", (1, 2))
+    words = ["--suite=scaling", f"--image={photograph_file}", "--rounds=1", "--backbone=swin_nano", "--json=-"]
+    assert benchmark.main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["ratio_to_decode"]) == {"1", "2"}
+    assert report["largest_ratio_to_decode"] == max(report["ratio_to_decode"].values())
+
+
+def test_an_image_without_a_bare_decoder_is_refused_by_name(tmp_path, capsys):
+    Image.new("RGB", (600, 600)).save(tmp_path / "photo.png")
+    assert benchmark.main(["--suite=views", f"--image={tmp_path}/photo.png"]) == EXIT_UNUSABLE_INPUT
+    assert "photo.png: not a JPEG" in capsys.readouterr().err
+    assert benchmark.main(["--suite=views", f"--image={tmp_path}/none.jpg"]) == EXIT_UNUSABLE_INPUT
+    assert "none.jpg" in capsys.readouterr().err
