@@ -59,11 +59,11 @@ def main(args: list[str] | None = None) -> int:
     training = PairDataset(table.split("train"), spec, options.random_seed, packed)
     validation = table.split("val")
     photographs = PackedPhotographs(packed, validation.index) if packed else PhotographDataset(validation["path"], spec)
-    start = initial_weights(model, options, spec)
     # The loss sees (mos - mean) / sd; loading a checkpoint folds the two back into the last layer.
     scale = {"mean": 0.0, "sd": 1.0}
     if options.mos_scale == "standardise":
         scale = {"mean": float(training.mos.mean()), "sd": float(training.mos.std())}
+    start = initial_weights(model, options, spec, scale)
 
     model.to(device)
     if options.compile:
@@ -224,10 +224,10 @@ def pair_loader(training: PairDataset, order: EpochBatches, num_workers: int, de
     )
 
 
-def initial_weights(model: QualityModel, options: argparse.Namespace, spec: ViewSpec) -> str:
+def initial_weights(model: QualityModel, options: argparse.Namespace, spec: ViewSpec, scale: dict[str, float]) -> str:
     """Give the model its first weights; return in words where they come from."""
     if options.pretrained_path:
-        return initialise(model, options.pretrained_path)
+        return initialise(model, options.pretrained_path, scale["mean"], scale["sd"])
     if options.init == "scratch":
         return "random weights"
     state = imagenet_state_dict(options.backbone, spec.crop_size)  # downloaded once for all branches

@@ -7,6 +7,10 @@ from torchvision.transforms.v2 import functional
 
 from data.decode import DEFAULT_MAX_PIXELS, ImageError
 
+# A row of the result is made of so many bytes at most if they are to stay in a core's own cache from one row to the next;
+# from about 80 megapixels on they are more, and columns go first.
+ROWS_AT_HAND = 1_000_000
+
 
 def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """Resize with an antialiased bilinear filter, within one grey level of Pillow's BILINEAR.
@@ -27,11 +31,13 @@ def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int 
             f"an image of {image.shape[1]} x {image.shape[0]} pixels would have to be enlarged to {width} x {height}, "
             f"more than --max_pixels {max_pixels}"
         )
-    # Rows first. A row is then a run of bytes, whatever their colours, and torch's kernel takes four at a time in half
-    # the time that it needs for three.
-    rows = np.ascontiguousarray(image).reshape(image.shape[0], -1, 4 if image.shape[1] % 4 == 0 else 3)
-    rows = _resize(rows, height, rows.shape[1]).reshape(height, image.shape[1], 3)
-    return _resize(rows, height, width)
+    image = np.ascontiguousarray(image)
+    if 2 * (image.shape[0] / height) * image.strides[0] <= ROWS_AT_HAND:
+        # Rows first. A row is then a run of bytes, whatever their colours, and torch's kernel takes four at a time in
+        # half the time that it needs for three.
+        rows = image.reshape(image.shape[0], -1, 4 if image.shape[1] % 4 == 0 else 3)
+        image = _resize(rows, height, rows.shape[1]).reshape(height, image.shape[1], 3)
+    return _resize(image, height, width)
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

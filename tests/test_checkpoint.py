@@ -171,6 +171,19 @@ def test_a_whole_model_starts_a_whole_model(model, tmp_path):
     assert torch.equal(other(**views), model(**views))
 
 
+@pytest.mark.parametrize("there", [(0.0, 1.0), (0.7, 0.05)], ids=["as they are", "standardised"])
+@pytest.mark.parametrize("here", [(0.0, 1.0), (0.6, 0.1)], ids=["as they are", "standardised"])
+def test_training_goes_on_from_a_whole_model_on_the_same_scale(there, here, model, tmp_path):
+    """Whatever the opinions were divided by there and are here, the score on the data set's scale stays."""
+    scale = {"mean": there[0], "sd": there[1]}
+    save_checkpoint(tmp_path / "c.pth", content_of(model) | {"mos_scale": scale})
+    expected = load_model(tmp_path / "c.pth").model
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes).eval()
+    initialise(other, tmp_path / "c.pth", *here)
+    views = random_views()
+    torch.testing.assert_close(other(**views) * here[1] + here[0], expected(**views), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_the_prefixes_of_parallel_and_compiled_models_do_not_matter(prefix, model, tmp_path):
     torch.save({prefix + key: value for key, value in model.state_dict().items()}, tmp_path / "c.pth")

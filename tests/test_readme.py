@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import benchmark
 import flops
 import predict
+import prepare
 import test as test_entry
 from utils.options import train_parser
 
@@ -20,12 +22,15 @@ PARSERS = {
     "test.py": test_entry.test_parser,
     "predict.py": predict.predict_parser,
     "flops.py": flops.flops_parser,
+    "prepare.py": lambda: prepare.prepare_parser()[0],
+    "benchmark.py": benchmark.benchmark_parser,
 }
 
 
 def commands() -> list[str]:
     """Return the command lines of our entry points in the README and in the configs' headers."""
     texts = [README] + [path.read_text(encoding="utf-8") for path in sorted((ROOT / "configs").glob("*.yaml"))]
+    texts += [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
     joined = "\n".join(re.sub(r"\\\n#?", " ", text) for text in texts)
     return re.findall(r"python (?:-u )?((?:{}) [^`\n#]*)".format("|".join(map(re.escape, PARSERS))), joined)
 
@@ -39,7 +44,7 @@ def test_every_command_parses(command):
 
 def test_commands_are_found_at_all():
     found = {command.split()[0] for command in commands()}
-    assert {"train.py", "test.py", "predict.py"} <= found
+    assert found == set(PARSERS)
 
 
 def test_the_python_example_runs(trained, photograph, tmp_path, monkeypatch, capsys):

@@ -40,6 +40,14 @@ def test_noise_of_any_width_is_within_a_grey_level_of_pillow(width):
     assert difference(resize_bilinear(image, 512, 683), np.asarray(pillow)) <= 1
 
 
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["columns first", "rows first"])
+def test_either_order_is_within_a_grey_level_of_pillow(photograph, limit, monkeypatch):
+    monkeypatch.setattr("data.resize.ROWS_AT_HAND", limit)
+    for height, width in ((97, 200), (401, 700)):
+        pillow = Image.fromarray(photograph).resize((width, height), Image.Resampling.BILINEAR)
+        assert difference(resize_bilinear(photograph, height, width), np.asarray(pillow)) <= 1
+
+
 def test_resizing_to_its_own_size_changes_no_pixel(photograph):
     assert np.array_equal(resize_bilinear(photograph, *photograph.shape[:2]), photograph)
 

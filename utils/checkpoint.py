@@ -144,32 +144,49 @@ def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | 
     try:
         spec = ViewSpec.from_dict(content["view_spec"])
         model = build_model(**content["model"], view_sizes=spec.view_sizes)
-        mean, sd = (float(content["mos_scale"][name]) for name in ("mean", "sd"))
         calibration = content["calibration"] and Calibration.from_dict(content["calibration"])
         branch_means, options = content["branch_means"], dict(content["options"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
     _load_strictly(model, content["state_dict"], path)
-    model.fold_opinion_scale(mean, sd)
+    model.fold_opinion_scale(*_opinion_scale(content, path))
     if calibration_path:
         calibration = load_calibration(calibration_path)
     return LoadedModel(model.eval(), spec, calibration, branch_means, options)
 
 
-def initialise(model: QualityModel, path: str | os.PathLike) -> str:
+def _opinion_scale(content: dict, path: str | os.PathLike) -> tuple[float, float]:
+    """Return the mean and s.d. that a checkpoint's training took away from the opinions and divided them by."""
+    try:
+        return float(content["mos_scale"]["mean"]), float(content["mos_scale"]["sd"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+
+
+def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0.0, mos_sd: float = 1.0) -> str:
     """Start a model from a file of weights; return in words what was taken.
 
     The file is an AVA checkpoint (`feature_extraction.*`: its trunk starts every branch; its head a single-trunk
     model's), a bare trunk (torchvision's or timm's keys: likewise), or a whole model's state dict or checkpoint.
 
+    Args:
+        model: takes the weights.
+        path: of the file.
+        mos_mean, mos_sd: what training takes away from the opinions and divides them by. A whole model scores on the
+            data set's scale; its head is brought to that of the training.
+
     Raises:
         CheckpointError: the file cannot be read or fits none of these.
     """
     content = read_weights_file(path)
-    state = _without_prefix(content["state_dict"] if _is_ours(content, path) else content)
+    ours = _is_ours(content, path)
+    state = _without_prefix(content["state_dict"] if ours else content)
     names = set(model.state_dict())
     if names <= set(state):
         _load_strictly(model, state, path)
+        if ours:
+            model.fold_opinion_scale(*_opinion_scale(content, path))
+        model.fold_opinion_scale(-mos_mean / mos_sd, 1 / mos_sd)
         return f"all weights from {path}"
     prefix = "feature_extraction."
     trunk = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
