@@ -7,8 +7,8 @@ from torchvision.transforms.v2 import functional
 
 from data.decode import DEFAULT_MAX_PIXELS, ImageError
 
-# A row of the result is made of so many bytes at most if they are to stay in a core's own cache from one row to the next;
-# from about 80 megapixels on they are more, and columns go first.
+# Rows that make up one row of the result stay in a core's own cache from one to the next if they are no more bytes than
+# this. From about 80 megapixels on they are more, and columns go first.
 ROWS_AT_HAND = 1_000_000
 
 
