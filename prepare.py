@@ -162,6 +162,11 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     loader = DataLoader(writer, batch_size=None, num_workers=min(options.num_workers, todo))
     with progress_bar(todo, "packing") as bar:
         for place, checksum, message in loader:
+            if isinstance(message, OSError):
+                raise RunError(
+                    f"{folder} cannot be written: {message.strerror}. Run this again once it can be; what is packed is "
+                    "kept"
+                )
             if message is None:
                 pack.record(place, checksum)
             else:

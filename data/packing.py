@@ -44,7 +44,7 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
         spec, random_seed, draws: as in PackPlan.
 
     Raises:
-        PackError: headers that cannot be read; the message lists them.
+        PackError: headers that cannot be read, or pictures too long and thin; the message lists them.
     """
     records, faults, offset = [], [], 0
     for sample, image, split, path in zip(rows.index, rows["image"], rows["split"], rows["path"], strict=True):
@@ -57,6 +57,9 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
             height, width = short_side_shape(height, width, spec.resize)
         else:
             height = width = 0
+        if height * width > spec.max_pixels:  # or one long thin picture would be given more of the disk than all others
+            faults.append(f"{path}: resized to {width} x {height} it would pass --max_pixels {spec.max_pixels}")
+            continue
         stat = os.stat(path)
         count = draws if split == "train" else 1
         record = Record(image, split, int(sample), stat.st_size, stat.st_mtime_ns, offset, height, width, count)
@@ -73,7 +76,8 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
 class PackWriter(Dataset):
     """Photographs to be packed: reading an item writes its record, so that no views travel between processes.
 
-    An item is (place in the plan, checksum, None), or (place, None, message) where the image cannot be used.
+    An item is (place in the plan, checksum, None), or (place, None, message) where the image cannot be used, or (place,
+    None, OSError) where the record cannot be written: raised in a worker, it would bring the worker's traceback along.
 
     Args:
         plan: of the whole pack.
@@ -91,7 +95,7 @@ class PackWriter(Dataset):
     def __len__(self) -> int:
         return len(self.todo)
 
-    def __getitem__(self, index: int) -> tuple[int, int | None, str | None]:
+    def __getitem__(self, index: int) -> tuple[int, int | None, str | OSError | None]:
         place = self.todo[index]
         record = self.plan.records[place]
         try:
@@ -100,9 +104,12 @@ class PackWriter(Dataset):
             message = str(error)
             named = message.startswith(self.paths[place])
             return place, None, message if named else f"{self.paths[place]}: {message}"
-        with self.file.open("r+b") as file:
-            file.seek(record.offset)
-            file.write(content)
+        try:
+            with self.file.open("r+b") as file:
+                file.seek(record.offset)
+                file.write(content)
+        except OSError as error:
+            return place, None, error
         return place, zlib.crc32(content), None
 
     def _content(self, record: Record, path: str) -> bytes:
@@ -137,7 +144,7 @@ class UnfinishedPack:
         plan: what it is to hold.
 
     Raises:
-        PackError: what is there was made with other settings.
+        PackError: what is there was made with other settings, or of other photographs.
     """
 
     def __init__(self, folder: str | os.PathLike, plan: PackPlan):
@@ -161,6 +168,15 @@ class UnfinishedPack:
                 f"{source} was made with other settings: {differences}. Choose another --out, or replace it with "
                 "--overwrite"
             )
+        # Photographs come, go and change; but what holds none of these belongs to another data set.
+        held = {_source_of(row["record"]) for row in rows}
+        if held and held.isdisjoint(_source_of(asdict(record)) for record in self.plan.records):
+            raise PackError(
+                f"{source} was made of other photographs: none of the {len(held)} in it is among these "
+                f"{len(self.plan.records)} as they are now. Choose another --out, or replace it with --overwrite"
+            )
+        if not (source / VIEWS).is_file():  # the process was killed before it was laid out, or somebody has deleted it
+            return {}
         known = {json.dumps(row["record"], sort_keys=True): row["crc32"] for row in rows}
         found = {}
         with (source / VIEWS).open("rb") as file:
@@ -235,6 +251,11 @@ def remove_pack(folder: Path) -> None:
     if foreign:
         raise PackError(f"{folder} is no pack: it holds {', '.join(foreign[:SHOWN])}; nothing was deleted")
     shutil.rmtree(folder)
+
+
+def _source_of(record: dict) -> tuple[str, int, int]:
+    """Return what tells the photograph of a record from every other one, and from itself when it has changed."""
+    return record["image"], record["source_bytes"], record["source_mtime_ns"]
 
 
 def _replace(path: Path, text: str) -> None:

@@ -27,8 +27,9 @@ IMAGENET_WEIGHTS = {
     "swin_b": Swin_B_Weights.IMAGENET1K_V1,
 }
 
-# A CPU scores so many images at a time that a hidden layer has about so many numbers: 6 MB, which its cache holds.
-CACHED_NUMBERS = 1_572_864
+# A CPU scores so many images at a time that a hidden layer has at most about so many numbers: 22 MB, which its caches
+# hold. Fewer would read the weights of the last stages, 4 MB a block and more, too often.
+CACHED_NUMBERS = 5_600_000
 
 
 class WeightsError(RuntimeError):
@@ -39,6 +40,7 @@ class Trunk(nn.Module):
     """What every trunk has: a map of features, their mean, and arithmetic that can be compiled."""
 
     num_features: int
+    compiled = False
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features of every place: (B, 3, S, S) floats -> (B, h, w, num_features)."""
@@ -51,6 +53,7 @@ class Trunk(nn.Module):
     def compile_features(self) -> None:
         """Have torch.compile translate the arithmetic of `feature_map` when it is first used."""
         self._compute = torch.compile(self._compute)
+        self.compiled = True
 
 
 class SwinTrunk(Trunk, SwinTransformer):
@@ -70,9 +73,15 @@ class SwinTrunk(Trunk, SwinTransformer):
         lookups = self._lookups(*x.shape[2:])
         if x.device.type != "cpu" or torch.is_grad_enabled():
             return self._compute(x, lookups)
-        # One at 480 pixels: what a layer leaves for the next is then still in the cache.
-        hidden = self.features[1][0].mlp[0].out_features * (x.shape[2] // 4) * (x.shape[3] // 4)
-        return torch.cat([self._compute(part, lookups) for part in x.split(max(1, CACHED_NUMBERS // hidden))])
+        if self.compiled:
+            return torch.cat([self._compute(image, lookups) for image in x.split(1)])
+        # At 480 pixels one image at a time in the first stage, eight in the last, for the cache's sake.
+        for depth, of_stage in enumerate(lookups):
+            block = self.features[2 * depth + 1][0]
+            tokens = x.shape[2] * x.shape[3] // 16 if depth == 0 else x.shape[1] * x.shape[2] // 4
+            images = max(1, CACHED_NUMBERS // (tokens * block.mlp[0].out_features))
+            x = torch.cat([self._stage(part, depth, of_stage) for part in x.split(images)])
+        return self.norm(x)
 
     def _lookups(self, height: int, width: int) -> list[list[tuple[WindowPlan, torch.Tensor]]]:
         """Return, for every block of every stage, what its attention looks up; height and width in pixels."""
@@ -85,13 +94,15 @@ class SwinTrunk(Trunk, SwinTransformer):
         return lookups
 
     def _compute(self, x: torch.Tensor, lookups: list[list[tuple[WindowPlan, torch.Tensor]]]) -> torch.Tensor:
-        x = self.features[0](x)  # (B, 3, S, S) -> (B, S/4, S/4, C)
         for depth, of_stage in enumerate(lookups):
-            if depth:
-                x = self.features[2 * depth](x)  # (B, h, w, C) -> (B, h/2, w/2, 2C)
-            for block, (plan, bias) in zip(self.features[2 * depth + 1], of_stage, strict=True):
-                x = block(x, plan, bias)
+            x = self._stage(x, depth, of_stage)
         return self.norm(x)  # (B, S/32, S/32, C)
+
+    def _stage(self, x: torch.Tensor, depth: int, lookups: list[tuple[WindowPlan, torch.Tensor]]) -> torch.Tensor:
+        x = self.features[2 * depth](x)  # (B, 3, S, S) -> (B, S/4, S/4, C), then (B, h, w, C) -> (B, h/2, w/2, 2C)
+        for block, (plan, bias) in zip(self.features[2 * depth + 1], lookups, strict=True):
+            x = block(x, plan, bias)
+        return x
 
 
 class TimmTrunk(Trunk):

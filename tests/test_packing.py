@@ -16,6 +16,7 @@ from PIL import Image
 import prepare
 from data.packed import JOURNAL, VIEWS, PackError, partial_folder
 from data.packing import UnfinishedPack, plan_pack, remove_pack
+from data.synthetic import make_synthetic_dataset
 from data.tables import load_table
 from data.views import ViewSpec
 from utils.command_line import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
@@ -106,6 +107,17 @@ def interrupted(command, tmp_path, monkeypatch) -> Path:
     return partial_folder(tmp_path / "pack")
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_where_the_file_of_views_is_gone_all_is_made_again(reference, interrupted, command, tmp_path, capsys, finished):
+    """As when the process was killed before it had laid the file out."""
+    if finished:
+        assert prepare.main(command()) == 0
+    ((tmp_path / "pack" if finished else interrupted) / VIEWS).unlink()
+    assert prepare.main(command()) == 0
+    assert "18 to do" in capsys.readouterr().out
+    assert content(tmp_path / "pack") == reference
+
+
 @pytest.mark.parametrize("end", [b"", b'{"record": {"image": "1.j', b"\xff\xfe"], ids=["clean", "torn", "garbage"])
 def test_what_the_journal_vouches_for_is_not_made_again(reference, interrupted, command, tmp_path, capsys, end):
     with (interrupted / JOURNAL).open("ab") as journal:
@@ -165,6 +177,22 @@ def test_a_pack_of_other_settings_is_refused_by_name_and_replaced_on_demand(
     assert prepare.main(command("--draws=2")) == 0
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_pack_of_another_data_set_is_refused_and_replaced_on_demand(finished, command, images, tmp_path, capsys):
+    """Their photographs bear the same names."""
+    assert prepare.main(command()) == 0
+    folder = tmp_path / "pack" if finished else (tmp_path / "pack").rename(partial_folder(tmp_path / "pack"))
+    before = content(folder)
+    other = tmp_path / "other"
+    make_synthetic_dataset(other, scenes=4, seed=8, workers=1, height=240, width=320)
+    assert prepare.main(command(f"--database_dir={other}")) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert "other photographs" in message
+    assert "--overwrite" in message
+    assert content(folder) == before
+    assert prepare.main(command(f"--database_dir={other}", "--overwrite")) == 0
+
+
 def test_a_folder_of_something_else_is_never_touched(command, tmp_path, capsys):
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "thesis.tex").write_text("years of work")
@@ -212,6 +240,32 @@ def test_headers_that_cannot_be_read_are_listed_before_the_work(command, images,
     message = capsys.readouterr().err
     assert all(str(path) in message for path in broken)
     assert not partial_folder(tmp_path / "pack").exists()
+
+
+def test_a_picture_too_long_and_thin_is_named_before_the_work(command, images, tmp_path, capsys):
+    """Its record would be larger than all others together."""
+    path = next((images / "training").iterdir())
+    Image.new("L", (1, 60_000)).save(path, format="PNG")
+    assert prepare.main(command("--max_pixels=80000")) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert str(path) in message
+    assert "--max_pixels 80000" in message
+    assert not partial_folder(tmp_path / "pack").exists()
+
+
+def test_a_file_that_cannot_be_written_ends_the_packing_in_one_line(command, tmp_path, monkeypatch, capsys):
+    begin = UnfinishedPack.begin
+
+    def begin_and_lose_the_file(self, paths):
+        writer = begin(self, paths)
+        writer.file.unlink()
+        return writer
+
+    monkeypatch.setattr(UnfinishedPack, "begin", begin_and_lose_the_file)
+    assert prepare.main(command("--num_workers=1")) == EXIT_UNUSABLE_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be written: No such file" in line
+    assert "is kept" in line
 
 
 def test_a_picture_that_is_not_of_the_size_in_its_header_is_a_failure(images, tmp_path):

@@ -32,7 +32,9 @@ def commands() -> list[str]:
     texts = [README] + [path.read_text(encoding="utf-8") for path in sorted((ROOT / "configs").glob("*.yaml"))]
     texts += [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
     joined = "\n".join(re.sub(r"\\\n#?", " ", text) for text in texts)
-    return re.findall(r"python (?:-u )?((?:{}) [^`\n#]*)".format("|".join(map(re.escape, PARSERS))), joined)
+    return re.findall(
+        r"python (?:-u )?((?:{})(?: [^`\n#]*|(?=[`\n])))".format("|".join(map(re.escape, PARSERS))), joined
+    )
 
 
 @pytest.mark.parametrize("command", commands())
