@@ -30,7 +30,7 @@ from models.uiqa import QualityModel
 from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
 from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
-from utils.distributed import select_device, unwrap
+from utils.distributed import HostCopy, select_device, unwrap
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import run_name, table_of, train_parser, view_spec
@@ -143,7 +143,7 @@ def train_one_epoch(
 
             seed_torch(options.random_seed, epoch * steps + step)  # stochastic depth and dropout
             views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-            mos = ((batch["mos"] - scale["mean"]) / scale["sd"]).to(device, non_blocking=True)
+            mos = (batch["mos"].to(device, non_blocking=True) - scale["mean"]) / scale["sd"]
             scores = network(**views).squeeze(1)  # (2B, 1) -> (2B,): all firsts, then all seconds
             first, second = scores.chunk(2)
             losses = quality_loss(first, second, *mos.chunk(2), options.lr_weight_L2, options.lr_weight_pair)
@@ -154,8 +154,8 @@ def train_one_epoch(
             for tally in (lately, whole):
                 tally.add(len(mos), waited)
             # To read a loss waits for it: a GPU gets the next step to work on first, unless a line of log is due.
-            detached = {name: loss.detach() for name, loss in losses.items()}
-            unread.append((f"epoch {epoch + 1}, step {step + 1}", detached, batch["index"]))
+            copies = {name: HostCopy(loss) for name, loss in losses.items()}
+            unread.append((f"epoch {epoch + 1}, step {step + 1}", copies, batch["index"]))
             line_due = (step + 1) % options.print_samples == 0
             while len(unread) > (0 if line_due or step + 1 == steps else 1):
                 values = read_losses(*unread.popleft(), paths)
@@ -177,15 +177,13 @@ def train_one_epoch(
     return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}
 
 
-def read_losses(
-    where: str, losses: dict[str, torch.Tensor], index: np.ndarray, paths: Sequence[str]
-) -> dict[str, float]:
+def read_losses(where: str, losses: dict[str, HostCopy], index: np.ndarray, paths: Sequence[str]) -> dict[str, float]:
     """Return the losses of a step as numbers.
 
     Raises:
         RunError: the loss is not finite; the message names the step's images.
     """
-    values = {name: loss.item() for name, loss in losses.items()}
+    values = {name: loss.read().item() for name, loss in losses.items()}
     if not math.isfinite(values["loss"]):
         names = ", ".join(Path(paths[place]).name for place in index)
         raise RunError(f"the loss of {where} is {values['loss']}; its images: {names}")

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from utils.distributed import default_workers, select_device, unwrap
+from utils.distributed import HostCopy, default_workers, select_device, unwrap
 
 
 def test_auto_takes_what_is_there():
@@ -46,3 +46,20 @@ def test_unwrapping_gives_the_model_itself():
     model = torch.nn.Linear(1, 1)
     assert unwrap(torch.nn.DataParallel(model)) is model
     assert unwrap(model) is model
+
+
+def test_a_copy_to_the_host_has_the_values_and_no_gradient():
+    weight = torch.tensor([1.0, 2.0], requires_grad=True)
+    copy = HostCopy(3 * weight).read()
+    assert copy.tolist() == [3.0, 6.0]
+    assert not copy.requires_grad
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_reading_a_copy_waits_for_no_work_that_was_given_later():
+    copy = HostCopy(torch.full((4,), 7.0, device="cuda"))
+    torch.cuda._sleep(2_000_000_000)  # clock cycles: about a second
+    later = torch.cuda.Event()
+    later.record()
+    assert copy.read().tolist() == [7.0] * 4
+    assert not later.query()

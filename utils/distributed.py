@@ -30,6 +30,27 @@ def default_workers() -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 16)
 
 
+class HostCopy:
+    """A tensor on its way to the host.
+
+    `.item()` and `.cpu()` wait for all that the GPU has been given to do by then; `read` waits for no more than what it
+    was given before this copy. So the next batch may be launched first, and the GPU does not stand idle meanwhile.
+    """
+
+    def __init__(self, tensor: torch.Tensor):
+        self._copy = tensor.detach().to("cpu", non_blocking=True)  # torch takes page-locked memory for it
+        self._arrived = None
+        if tensor.is_cuda:
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(tensor.device))
+
+    def read(self) -> torch.Tensor:
+        """Return the tensor on the host, once it is there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._copy
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside DataParallel, or the model itself."""
     return model.module if isinstance(model, nn.DataParallel) else model

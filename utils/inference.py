@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from data.datasets import collate_photographs
+from utils.distributed import HostCopy
 from utils.progress import Tally, progress_bar
 
 
@@ -60,7 +61,7 @@ def score_photographs(
     failures: list[tuple[int, str]] = []
     tally = Tally()
     model.eval()
-    under_way: tuple[np.ndarray, torch.Tensor] | None = None
+    under_way: tuple[np.ndarray, HostCopy] | None = None
     with torch.inference_mode(), progress_bar(count, progress) as bar:
         batches = iter(loader)
         for _ in range(len(loader)):
@@ -71,14 +72,14 @@ def score_photographs(
             launched = None
             if len(batch["index"]):
                 views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-                launched = batch["index"], model(**views).squeeze(1)
+                launched = batch["index"], HostCopy(model(**views).squeeze(1))
             # To fetch scores waits for them; those of one batch are fetched when a GPU has the next one to work on.
             if under_way:
-                scores[under_way[0]] = under_way[1].double().cpu().numpy()
+                scores[under_way[0]] = under_way[1].read().double().numpy()
             under_way = launched
             tally.add(len(batch["index"]) + len(batch["errors"]), waited)
             bar.update(len(batch["index"]) + len(batch["errors"]))
         if under_way:
-            scores[under_way[0]] = under_way[1].double().cpu().numpy()
+            scores[under_way[0]] = under_way[1].read().double().numpy()
     tally.stop()
     return Scores(scores, failures, tally)
