@@ -49,18 +49,19 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         description="Make synthetic UHD photographs (dead-leaves scenes in six versions each) with simulated opinions, "
         "in UHD-IQA's layout. The same seed gives the same bytes.",
         allow_abbrev=False,
+        formatter_class=parser.formatter_class,
     )
     synthetic.add_argument("--out", required=True, metavar="DIR", help="folder of the data set; made if missing")
-    synthetic.add_argument("--scenes", type=whole_number(3), default=60, metavar="N", help="scenes (default: 60)")
+    synthetic.add_argument("--scenes", type=whole_number(3), default=60, metavar="N", help="scenes")
     synthetic.add_argument("--seed", type=SEED, default=0, help="of everything drawn (default: 0)")
-    synthetic.add_argument("--height", type=whole_number(64), default=2160, help="pixels (default: 2160)")
-    synthetic.add_argument("--width", type=whole_number(64), default=3840, help="pixels (default: 3840)")
+    synthetic.add_argument("--height", type=whole_number(64), default=2160, help="pixels")
+    synthetic.add_argument("--width", type=whole_number(64), default=3840, help="pixels")
     synthetic.add_argument(
         "--num_workers",
         type=whole_number(1),
         default=default_workers(),
         metavar="N",
-        help="processes (default: all cores)",
+        help="processes that make them",
     )
     add_flag(synthetic, "--overwrite", "replace the data set that is in the folder")
 
@@ -71,6 +72,7 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         "the options of the training. An interrupted pack is gone on with, a finished one is checked and brought up to "
         f"date. Exit code {EXIT_FAILED_IMAGES} if an image could not be used; the others are packed.",
         allow_abbrev=False,
+        formatter_class=parser.formatter_class,
     )
     pack.add_argument("--config", metavar="FILE", help="a YAML file of train.py's options; the command line wins")
     pack.add_argument("--out", required=True, metavar="DIR", help="folder of the pack")
@@ -79,14 +81,14 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         type=whole_number(1),
         default=4,
         metavar="K",
-        help="draws of the fragments of a training image; epoch e uses draw e modulo K (default: 4)",
+        help="draws of the fragments of a training image; epoch e uses draw e modulo K",
     )
     pack.add_argument(
         "--num_workers",
         type=whole_number(0),
         default=default_workers(),
         metavar="N",
-        help="processes (default: all cores)",
+        help="processes that decode and cut; 0 does it in this one",
     )
     add_flag(pack, "--overwrite", "replace a pack that was made with other settings")
     add_data_options(pack)

@@ -8,6 +8,7 @@ import pytest
 
 import flops
 import predict
+import prepare
 import test as test_entry
 from data.tables import TableError
 from data.views import ViewSpec
@@ -121,7 +122,13 @@ def test_a_single_trunk_reads_the_aesthetic_view_alone():
 
 @pytest.mark.parametrize(
     "parser",
-    [train_parser(), test_entry.test_parser(), predict.predict_parser(), flops.flops_parser()],
+    [
+        train_parser(),
+        test_entry.test_parser(),
+        predict.predict_parser(),
+        flops.flops_parser(),
+        prepare.prepare_parser()[1],
+    ],
     ids=lambda p: p.prog,
 )
 def test_every_option_is_explained(parser):
