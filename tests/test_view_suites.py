@@ -4,10 +4,11 @@ import argparse
 
 import numpy as np
 import pytest
+import simplejpeg
 
 from data.decode import decode_rgb
 from utils import view_suites
-from utils.view_suites import encode, enlarged
+from utils.view_suites import encode, encode_like, enlarged
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,12 @@ def test_a_photograph_is_enlarged_by_its_mirror_images(content, megapixels):
     assert large.shape[0] * large.shape[1] == pytest.approx(megapixels * 1e6, rel=0.01)
     height, width = (min(sizes) for sizes in zip(large.shape[:2], image.shape[:2], strict=True))
     assert np.array_equal(large[:height, :width], image[:height, :width])
+
+
+def test_other_photographs_are_compressed_as_much_as_the_one_given(photograph):
+    for quality in (30, 90):
+        content = simplejpeg.encode_jpeg(photograph, quality=quality, colorsubsampling="420")
+        assert len(encode_like(content, decode_rgb(content))) == pytest.approx(len(content), rel=0.05)
 
 
 def test_a_batch_has_a_draw_of_the_fragments_for_each_place(content):

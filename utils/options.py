@@ -171,7 +171,7 @@ def add_compute_options(parser) -> None:
         type=whole_number(0),
         default=default_workers(),
         metavar="N",
-        help="processes that decode images while the network works; 0 decodes in turn with it",
+        help="processes (scoring on a CPU: threads) that decode while the network works; 0 decodes in turn with it",
     )
 
 
