@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 # One thread for the network: the cores are busy decoding, and the result does not depend on how many there are.
 demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
 	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --overwrite
-	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls
+	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls --group_by degradation --report
 
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
 	$(PY) prepare.py synthetic --out demo_data

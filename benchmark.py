@@ -19,7 +19,7 @@ import torch
 
 from data.decode import ImageError, decode_rgb
 from models.backbones import SWIN_CONFIGS
-from utils import network_suites, view_suites
+from utils import map_suites, network_suites, view_suites
 from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors, whole_number
 from utils.distributed import select_device
 from utils.options import add_compute_options
@@ -45,6 +45,8 @@ SUITES = {
     "evaluate": Suite(network_suites.evaluate, "test.py's loop over JPEG files", 2, 2),
     "memory": Suite(view_suites.memory, "peak memory while cutting views", 1, 1),
     "scaling": Suite(view_suites.scaling, "ever larger photographs", 1, 7),
+    "contributions": Suite(map_suites.contributions, "a pass with the points of every place, and over draws", 2, 31),
+    "map": Suite(map_suites.quality_map, "whether the map points at the fault (rounds are scenes)", 2, 20),
 }
 
 
@@ -59,6 +61,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image", metavar="FILE", help="a JPEG to measure with; without it, one of 3840 x 2160 pixels is made"
     )
+    parser.add_argument("--checkpoint", metavar="FILE", help="the trained model whose map is looked at (suite map)")
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the figures here; - for standard output, alone on it"
     )
@@ -80,6 +83,10 @@ def main(args: list[str] | None = None) -> int:
     suite = SUITES[options.suite]
     options.rounds = options.rounds or suite.rounds
     options.threads = options.threads or suite.threads
+    if options.suite == "map" and not options.checkpoint:
+        parser.error(
+            "suite map looks at a trained model's map: give one with --checkpoint FILE (`make demo` makes one)"
+        )
     with usage_errors(parser):
         options.device = select_device(options.device)
         content = Path(options.image).read_bytes() if options.image else view_suites.render()

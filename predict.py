@@ -5,13 +5,13 @@ python predict.py --checkpoint ckpts/demo/best.pth photo.jpg holiday/ 'scans/*.t
 
 import argparse
 import glob
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from data.datasets import PhotographDataset
 from data.decode import EXTENSIONS, decode_rgb
@@ -29,10 +29,11 @@ from utils.command_line import (
     whole_number,
 )
 from utils.distributed import select_device
-from utils.figures import draw_views
-from utils.inference import score_photographs
-from utils.options import add_compile, add_compute_options, add_max_pixels
-from utils.report import write_csv, write_json
+from utils.figures import draw_quality_map, draw_views
+from utils.inference import Scores, predictions, score_photographs
+from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
+from utils.progress import progress_bar
+from utils.report import natural_order, write_csv, write_json
 
 
 def predict_parser() -> argparse.ArgumentParser:
@@ -53,12 +54,19 @@ def predict_parser() -> argparse.ArgumentParser:
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) in place of the checkpoint's"
     )
     parser.add_argument(
-        "--csv", type=output_file, metavar="FILE", help="write the scores here: image, score, quality, error"
+        "--csv",
+        type=output_file,
+        metavar="FILE",
+        help="write the scores here: image, score, quality, points of each view, error",
     )
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the scores here; - for standard output, alone on it"
     )
     parser.add_argument("--views", metavar="DIR", help="draw what the network sees of each photograph into DIR")
+    parser.add_argument(
+        "--map", metavar="DIR", help="draw where each photograph gains and loses quality into DIR: the quality map"
+    )
+    add_fragment_draws(parser)
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
     add_max_pixels(parser)
     add_compute_options(parser)
@@ -73,30 +81,30 @@ def main(args: list[str] | None = None) -> int:
     options = parse_options(parser, args)
     if options.checkpoint is None:
         raise RunError(f"which model? Give one with --checkpoint FILE. {WHERE_TO_GET_WEIGHTS}")
-    if options.views:
-        make_folder(options.views)
+    for folder in filter(None, (options.views, options.map)):
+        make_folder(folder)
     paths = list(dict.fromkeys(find_images(options.images)))
     with usage_errors(parser):
         device = select_device(options.device)
         loaded = load_model(options.checkpoint, options.calibration)
+        check_fragment_draws(options.fragment_draws, loaded.view_spec)
     if options.compile:
         loaded.model.compile_trunks()
     spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
 
     result = score_photographs(
         loaded.model.to(device),
-        PhotographDataset(paths, spec),
+        PhotographDataset(paths, spec, draws=options.fragment_draws),
         device,
         options.batch_size,
         options.num_workers,
         progress="scoring",
+        maps=bool(options.map),
     )
     errors = dict(result.failures)
-    quality = loaded.calibration(result.scores) if loaded.calibration else np.full(len(paths), np.nan)
-    rows = [
-        {"image": path, "score": score, "quality": mapped, "error": errors.get(index)}
-        for index, (path, score, mapped) in enumerate(zip(paths, result.scores, quality, strict=True))
-    ]
+    rows = pd.DataFrame({"image": paths}).join(predictions(result, loaded.calibration))
+    rows["error"] = [errors.get(index) for index in range(len(paths))]
+    rows = rows.to_dict("records")
     if options.csv:
         write_csv(options.csv, rows)
     if options.json:
@@ -105,8 +113,7 @@ def main(args: list[str] | None = None) -> int:
     if options.json != "-":
         print(table(rows))
         print(f"{len(paths)} images: {result.tally.words()}", file=sys.stderr)
-    if options.views:
-        draw_all_views([path for index, path in enumerate(paths) if index not in errors], spec, options.views)
+    draw_pictures(paths, rows, result, spec, loaded.branch_means, options)
     for message in errors.values():
         print(f"failed: {message}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if errors else 0
@@ -130,32 +137,60 @@ def find_images(arguments: Sequence[str]) -> Iterator[str]:
                 raise RunError(f"{argument}: no file matches this pattern")
         else:
             found = [argument]
-        yield from sorted(found, key=_natural)
+        yield from sorted(found, key=natural_order)
 
 
-def draw_all_views(paths: Sequence[str], spec: ViewSpec, folder: str) -> None:
-    """Draw one picture a photograph, named after it; a number tells photographs of the same name apart."""
-    taken: set[str] = set()
+def draw_pictures(
+    paths: Sequence[str],
+    rows: Sequence[dict],
+    result: Scores,
+    spec: ViewSpec,
+    branch_means: dict[str, float] | None,
+    options: argparse.Namespace,
+) -> None:
+    """Draw the pictures that were asked for of every photograph that was scored."""
+    wanted = np.flatnonzero(np.isfinite(result.scores)) if options.views or options.map else []
+    names = picture_names([paths[index] for index in wanted])
+    with progress_bar(len(wanted), "drawing") as bar:
+        for index, name in zip(wanted, names, strict=True):
+            image = decode_rgb(paths[index], spec.max_pixels)
+            if options.views:
+                draw_views(image, spec, Path(options.views) / name)
+            if options.map:
+                maps = {view: places[index] for view, places in result.maps.items()}
+                title = f"{Path(paths[index]).name}: {score_words(rows[index], options.fragment_draws)}"
+                draw_quality_map(image, spec, maps, branch_means, title, Path(options.map) / name)
+            bar.update()
+
+
+def picture_names(paths: Sequence[str]) -> list[str]:
+    """Return a picture's name for each photograph; a number tells photographs of the same name apart."""
+    names: dict[str, None] = {}
     for path in paths:
         name = stem = Path(path).stem
         number = 1
-        while name in taken:
+        while f"{name}.png" in names:
             number += 1
             name = f"{stem}_{number}"
-        taken.add(name)
-        draw_views(decode_rgb(path, spec.max_pixels), spec, Path(folder) / f"{name}.png")
+        names[f"{name}.png"] = None
+    return list(names)
 
 
-def _natural(name: str) -> list:
-    """Return a sort key that puts 2.jpg before 10.jpg."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+def score_words(row: dict, draws: int) -> str:
+    """Return a photograph's score in words."""
+    words = f"score {row['score']:.3f}"
+    if draws > 1:
+        words += f" \u00b1 {row['sampling_error']:.3f} ({draws} draws)"
+    return words + (f", quality {row['quality']:.3f}" if np.isfinite(row["quality"]) else "")
 
 
 def table(rows: Sequence[dict]) -> str:
     """Return the scores for people: quality is on the MOS scale, where the checkpoint has a mapping to it."""
-    lines = [f"{'score':>8}  {'quality':>8}  image"]
+    columns = [name for name in ("score", "sampling_error", "quality") if name in rows[0]]
+    heads = {"score": "score", "sampling_error": "+-", "quality": "quality"}
+    lines = ["  ".join([*(f"{heads[name]:>8}" for name in columns), "image"])]
     for row in rows:
-        numbers = [f"{row[key]:8.4f}" if np.isfinite(row[key]) else f"{'-':>8}" for key in ("score", "quality")]
+        numbers = [f"{row[name]:8.4f}" if np.isfinite(row[name]) else f"{'-':>8}" for name in columns]
         lines.append("  ".join([*numbers, row["image"]]))
     return "\n".join(lines)
 

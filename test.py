@@ -1,11 +1,14 @@
 """Score one split of a data set with a checkpoint and report how well the scores agree with the opinions.
 
-python test.py --checkpoint ckpts/demo/best.pth
+python test.py --checkpoint ckpts/demo/best.pth --report
 python test.py --checkpoint ckpts/UIQA.pth --database_dir UHDIQA/challenge/training/
+python test.py --compare logfiles/one/predictions_test.csv logfiles/other/predictions_test.csv
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pandas as pd
 import torch
 
 from data.datasets import PhotographDataset
-from data.tables import SPLITS
+from data.tables import SPLITS, LabelTable
 from models import build_model
 from utils.calibration import fit_calibration
 from utils.checkpoint import LoadedModel, load_model
@@ -31,11 +34,34 @@ from utils.command_line import (
     usage_errors,
     whole_number,
 )
+from utils.comparison import compare, comparison_words, read_predictions
 from utils.distributed import select_device
-from utils.inference import Scores, score_photographs
-from utils.metrics import bootstrap_intervals, mapped_metrics
-from utils.options import DATA_OPTIONS, add_compile, add_compute_options, add_data_options, add_max_pixels, table_of
-from utils.report import RESAMPLES, environment, evaluation_report, measures_table, write_csv, write_json
+from utils.figures import draw_scatter
+from utils.gallery import choose, make_gallery, thumbnails
+from utils.html_report import write_html_report
+from utils.inference import Scores, predictions, score_photographs
+from utils.options import (
+    DATA_OPTIONS,
+    add_compile,
+    add_compute_options,
+    add_data_options,
+    add_fragment_draws,
+    add_max_pixels,
+    check_fragment_draws,
+    table_of,
+)
+from utils.progress import Tally
+from utils.report import (
+    RESAMPLES,
+    data_fingerprint,
+    environment,
+    evaluation_report,
+    group_report,
+    measured,
+    measures_table,
+    write_csv,
+    write_json,
+)
 
 
 def test_parser() -> argparse.ArgumentParser:
@@ -45,9 +71,7 @@ def test_parser() -> argparse.ArgumentParser:
         "every data option that is not given, come from the checkpoint.",
         prog="test.py",
     )
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="FILE", help="one of ours, or a released state dict such as UIQA.pth"
-    )
+    parser.add_argument("--checkpoint", metavar="FILE", help="one of ours, or a released state dict such as UIQA.pth")
     parser.add_argument(
         "--calibration",
         metavar="FILE",
@@ -55,7 +79,28 @@ def test_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="the split to score")
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
+    add_fragment_draws(parser)
     add_flag(parser, "--controls", "also measure an untrained model and the file size as the score")
+    parser.add_argument(
+        "--group_by", metavar="COLUMN", help="also measure within each group: a column of the label file (subset, say)"
+    )
+    add_flag(
+        parser,
+        "--report",
+        "write DIR/<run>/report_<split>.html, a page that opens offline, and the scatter plot as PDF and PNG",
+    )
+    parser.add_argument(
+        "--predictions",
+        metavar="CSV",
+        help="measure and report the scores of this file, written earlier, instead of scoring; with --checkpoint the "
+        "report's gallery has views and maps, with it or --database_dir it has pictures",
+    )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A.csv", "B.csv"),
+        help="do nothing but tell the difference of two prediction files for the same images from noise",
+    )
     parser.add_argument(
         "--run",
         type=plain_name,
@@ -84,86 +129,144 @@ def main(args: list[str] | None = None) -> int:
     parser = test_parser()
     options = parse_options(parser, args)
     say = print if options.json != "-" else lambda *words: print(*words, file=sys.stderr)
+    if options.compare:
+        return compare_files(options, say)
+    if not (options.checkpoint or options.predictions):
+        parser.error("give a model with --checkpoint FILE (or scores with --predictions CSV, or --compare A.csv B.csv)")
+    if options.controls and options.predictions:
+        parser.error("--controls scores photographs; leave out --predictions")
     with usage_errors(parser):
         device = select_device(options.device)
-        loaded = load_model(options.checkpoint, options.calibration)
-    if options.compile:
+        loaded = load_model(options.checkpoint, options.calibration) if options.checkpoint else None
+        if loaded:
+            check_fragment_draws(options.fragment_draws, loaded.view_spec)
+            loaded = replace(loaded, view_spec=replace(loaded.view_spec, max_pixels=options.max_pixels))
+            loaded.model.to(device)
+    if loaded and options.compile:
         loaded.model.compile_trunks()
-    loaded = replace(loaded, view_spec=replace(loaded.view_spec, max_pixels=options.max_pixels))
     take_data_options(options, loaded)
-    table = table_of(options, splits=(options.split,))
-    rows = table.split(options.split)
-    for note in table.notes:
+    labels = table_of(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
+    for note in labels.notes if labels else ():
         say(f"Note: {note}")
 
-    run = options.run or loaded.options.get("run") or Path(options.checkpoint).stem
+    run = options.run or (loaded and loaded.options.get("run")) or Path(options.checkpoint or options.predictions).stem
     folder = make_folder(Path(options.logdir) / run)
-    result = score(loaded.model, rows, loaded, device, options)
-    usable = np.isfinite(result.scores)
-    failures = [{"image": rows["image"].iloc[index], "error": message} for index, message in result.failures]
-    if not usable.any():
-        raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
-    scores, mos = result.scores[usable], rows["mos"].to_numpy()[usable]
+    if options.predictions:
+        table, tally, failures = with_labels(read_predictions(options.predictions), labels, options), None, []
+    else:
+        table, tally, failures = scored(loaded, labels, device, options, folder)
 
-    # The network's time is spent: keep what it said before anything is computed from it.
-    quality = loaded.calibration(scores) if loaded.calibration else np.full(len(scores), np.nan)
-    predictions = {"image": rows["image"][usable], "mos": mos, "score": scores, "quality": quality}
-    write_csv(folder / f"predictions_{options.split}.csv", pd.DataFrame(predictions))
-
-    report = evaluation_report(scores, mos, options.split, loaded.calibration)
-    report["controls"] = controls(rows, usable, loaded, device, options) if options.controls else None
+    mapped = bool(np.isfinite(table["quality"]).all())
+    calibration = loaded.calibration if loaded else None
+    mapping = calibration.describe() if calibration else f"as in {options.predictions}"
+    scores, mos = table["score"].to_numpy(), table["mos"].to_numpy()
+    report = evaluation_report(scores, mos, options.split, table["quality"].to_numpy() if mapped else None, mapping)
+    report["groups"] = group_report(table.drop(columns="path"), options.group_by) if options.group_by else None
+    report["controls"] = controls(table, loaded, device, options) if options.controls else None
     report |= {
         "checkpoint": options.checkpoint,
-        "labels": str(table.source),
-        "split_rule": table.split_rule,
+        "predictions": options.predictions,
+        "labels": os.path.relpath(labels.source) if labels else None,
+        "split_rule": labels.split_rule if labels else None,
+        "fingerprint": data_fingerprint(table),
         "bootstrap": f"paired percentile, {RESAMPLES} resamples, the mapping held fixed",
+        "fragment_draws": options.fragment_draws,
         "failures": failures,
-        "images_per_s": result.tally.images_per_s,
-        "data_wait": result.tally.data_wait,
+        "images_per_s": tally.images_per_s if tally else None,
+        "data_wait": tally.data_wait if tally else None,
         "environment": environment(),
     }
-    path = folder / f"test_{options.split}.json"
-    write_json(path, report)
+    say(summary(report))
+    if tally:
+        path = folder / f"test_{options.split}.json"
+        write_json(path, report)
+        say(f"\nScored {len(table) + len(failures)} images: {tally.words()}")
+        say(f"Predictions: {folder / f'predictions_{options.split}.csv'}; measures: {path}")
     if options.json:
         write_json(options.json, report)
-    say(summary(report, loaded))
-    say(f"\nScored {len(rows)} images: {result.tally.words()}")
-    say(f"Predictions: {folder / f'predictions_{options.split}.csv'}; measures: {path}")
+    if options.report:
+        say(f"Report: {write_report(report, table, loaded, device, options, folder)}")
     for failure in failures:
         print(f"failed: {failure['error']}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if failures else 0
 
 
-def take_data_options(options: argparse.Namespace, loaded: LoadedModel) -> None:
+def compare_files(options: argparse.Namespace, say: Callable) -> int:
+    """Compare two files of predictions; return the exit code."""
+    result = compare(*options.compare)
+    say(comparison_words(result, *options.compare))
+    if options.json:
+        write_json(options.json, {"first": options.compare[0], "second": options.compare[1]} | result)
+    return 0
+
+
+def take_data_options(options: argparse.Namespace, loaded: LoadedModel | None) -> None:
     """Fill data options that were not given from the run that trained the model, else from the defaults."""
     defaults = make_parser("")
     add_data_options(defaults)
     defaults = defaults.parse_args([])
     # A new folder or kind of data set brings its own label file.
     moved = options.database_dir is not None or options.database is not None
+    trained = loaded.options if loaded else {}
     for name in DATA_OPTIONS:
         if getattr(options, name) is None:
-            trained_with = None if moved and name == "metadata" else loaded.options.get(name)
+            trained_with = None if moved and name == "metadata" else trained.get(name)
             setattr(options, name, getattr(defaults, name) if trained_with is None else trained_with)
+
+
+def scored(
+    loaded: LoadedModel, labels: LabelTable, device: torch.device, options: argparse.Namespace, folder: Path
+) -> tuple[pd.DataFrame, Tally, list[dict]]:
+    """Score the split, and write the predictions before anything is computed from them.
+
+    Returns:
+        A row for each photograph that could be scored: image, mos, score, quality, points of each view, the column to
+        group by, path; the speed; and the failures.
+    """
+    rows = labels.split(options.split).reset_index(drop=True)
+    result = score(loaded.model, rows["path"], loaded, device, options)
+    failures = [{"image": rows["image"][index], "error": message} for index, message in result.failures]
+    table = rows[["image", "mos"]].join(predictions(result, loaded.calibration))
+    table = with_labels(table, labels, options)[np.isfinite(result.scores)]
+    if table.empty:
+        raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
+    write_csv(folder / f"predictions_{options.split}.csv", table.drop(columns="path"))
+    return table, result.tally, failures
+
+
+def with_labels(table: pd.DataFrame, labels: LabelTable | None, options: argparse.Namespace) -> pd.DataFrame:
+    """Add to predictions the photographs' paths (None where unknown), and the column to group by.
+
+    Raises:
+        RunError: no photograph of the predictions is in the label file's split.
+    """
+    rows = labels.split(options.split).set_index("image") if labels else pd.DataFrame({"path": []}, dtype=object)
+    if labels and not table["image"].isin(rows.index).any():
+        raise RunError(f"{options.predictions}: none of its images is in the {options.split} split of {labels.source}")
+    known = rows.reindex(table["image"])
+    if options.group_by and options.group_by not in table and options.group_by in known:
+        table = table.assign(**{options.group_by: known[options.group_by].to_numpy()})
+    paths = [path if isinstance(path, str) else None for path in known["path"]]
+    return table.assign(path=pd.Series(paths, index=table.index, dtype=object))
 
 
 def score(
     model: torch.nn.Module,
-    rows: pd.DataFrame,
+    paths: pd.Series,
     loaded: LoadedModel,
     device: torch.device,
     options: argparse.Namespace,
     label: str = "scoring",
 ) -> Scores:
-    """Score the rows of a label table with a model, cut as the checkpoint says."""
-    photographs = PhotographDataset(rows["path"], loaded.view_spec)
+    """Score photographs with a model, cut as the checkpoint says."""
+    photographs = PhotographDataset(paths, loaded.view_spec, draws=options.fragment_draws)
     return score_photographs(
         model.to(device), photographs, device, options.batch_size, options.num_workers, progress=label
     )
 
 
 def controls(
-    rows: pd.DataFrame, usable: np.ndarray, loaded: LoadedModel, device: torch.device, options: argparse.Namespace
+    table: pd.DataFrame, loaded: LoadedModel, device: torch.device, options: argparse.Namespace
 ) -> dict[str, dict]:
     """Measure two scores that know nothing of quality: whatever they reach, a model has to beat.
 
@@ -176,37 +279,76 @@ def controls(
         view_sizes=loaded.view_spec.view_sizes,
     )
     candidates = {
-        "untrained": score(untrained, rows[usable], loaded, device, options, "untrained model").scores,
-        "file_size": np.array([Path(path).stat().st_size for path in rows["path"][usable]], float),
+        "untrained": score(untrained, table["path"], loaded, device, options, "untrained model").scores,
+        "file_size": np.array([Path(path).stat().st_size for path in table["path"]], float),
     }
-    mos = rows["mos"].to_numpy()[usable]
-    measured = {}
-    for name, scores in candidates.items():
-        mapped = fit_calibration(scores, mos, options.split)(scores)
-        intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES)
-        measured[name] = mapped_metrics(scores, mapped, mos) | {"ci95": intervals}
-    return measured
+    mos = table["mos"].to_numpy()
+    return {
+        name: measured(scores, fit_calibration(scores, mos, options.split)(scores), mos)
+        for name, scores in candidates.items()
+    }
 
 
-def summary(report: dict, loaded: LoadedModel) -> str:
+def write_report(
+    report: dict,
+    table: pd.DataFrame,
+    loaded: LoadedModel | None,
+    device: torch.device,
+    options: argparse.Namespace,
+    folder: Path,
+) -> Path:
+    """Write the page and the figures of an evaluation; return the page's path."""
+    table = table.reset_index(drop=True)
+    sections = choose(table)
+    chosen = [row for rows in sections.values() for row in rows if table["path"][row] is not None]
+    gallery = None
+    if loaded and chosen:
+        gallery = make_gallery(
+            chosen, table["path"], loaded, device, options.batch_size, options.num_workers, options.fragment_draws
+        )
+    mapped = table["quality"].notna().all()
+    shown = table.assign(error=table["quality"] - table["mos"]) if mapped else table
+    if options.group_by:
+        shown = shown.rename(columns={options.group_by: "group"})
+    small = thumbnails(table["path"].tolist(), options.max_pixels)
+    facts = {
+        **report["environment"],
+        "options": ", ".join(f"{name}={value}" for name, value in vars(options).items() if value is not None),
+        "data": f"{report['n']} images; fingerprint of names and opinions {report['fingerprint']}",
+    }
+    page = folder / f"report_{options.split}.html"
+    write_html_report(page, report, shown, small, sections, gallery, facts)
+    figures = [folder / f"scatter_{options.split}.{ending}" for ending in ("pdf", "png")]
+    draw_scatter(table, report["val_fitted"]["mapping"] if mapped else "", figures)
+    return page
+
+
+def summary(report: dict) -> str:
     """Return the measures for people, with the data that each mapping was fitted on."""
     rows = {"raw": report["raw"], "val-fitted": report["val_fitted"], "test-fitted": report["test_fitted"]}
-    for name, measures in (report["controls"] or {}).items():
-        rows[f"control: {name.replace('_', ' ')}"] = measures
+    for name, found in (report["controls"] or {}).items():
+        rows[f"control: {name.replace('_', ' ')}"] = found
+    source = report["predictions"] or report["checkpoint"]
     lines = [
-        f"{report['split']} split, {report['n']} images, {report['checkpoint']}; [95 % interval]",
+        f"{report['split']} split, {report['n']} images, {source}; [95 % interval]",
         measures_table(rows),
         "SRCC and KRCC are of raw scores. PLCC, RMSE and MAE:",
         "  raw          of the scores as they are",
-        f"  val-fitted   mapping {loaded.calibration.describe()}; the honest figure"
-        if loaded.calibration
+        f"  val-fitted   mapping {report['val_fitted']['mapping']}; the honest figure"
+        if report["val_fitted"]
         else "  val-fitted   needs a mapping: the checkpoint has none; give one with --calibration FILE (UIQA.npy)",
         f"  test-fitted  mapping {report['test_fitted']['mapping']}; how published tables are made",
         f"Intervals: {report['bootstrap']}.",
     ]
     if report["controls"]:
         lines.append("The controls' mapping is fitted on the split's own labels, which favours them.")
-    if not np.isfinite(report["raw"]["SRCC"]):
+    correlations = [report["raw"]["SRCC"]]
+    if report["groups"]:
+        groups = report["groups"]
+        named = {f"{name} ({found['n']})": found for name, found in groups["measures"].items()}
+        lines += ["", f"Within each {groups['column']} (images); {groups['protocol']}", measures_table(named)]
+        correlations += [found["SRCC"] for found in named.values()]
+    if not np.isfinite(correlations).all():
         lines.append("nan: correlations of constant values, or of fewer than two images, are undefined.")
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ python train.py --config configs/demo.yaml
 
 import argparse
 import math
+import shutil
 import sys
 import time
 from collections import deque
@@ -16,6 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
 
 from data.datasets import EpochBatches, PairDataset, PhotographDataset, collate_pairs
 from data.decode import ImageError
@@ -31,11 +33,14 @@ from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
 from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
 from utils.distributed import HostCopy, select_device, unwrap
+from utils.figures import draw_curves
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import run_name, table_of, train_parser, view_spec
 from utils.progress import Tally, progress_bar, say
 from utils.report import environment, write_csv, write_json
+
+SHOWN_VIEWS = 8  # photographs of the first batch that TensorBoard shows
 
 
 @entry_point
@@ -76,14 +81,20 @@ def main(args: list[str] | None = None) -> int:
     write_json(logs / "options.json", {"options": vars(options), "environment": environment()})
     say_what_runs(options, table, model, start, device, snapshots)
 
+    shutil.rmtree(logs / "tensorboard", ignore_errors=True)  # an earlier run's curves would lie over this one's
+    curves = SummaryWriter(logs / "tensorboard")
     history: list[dict] = []
     best = -math.inf
     for epoch in range(options.num_epochs):
         lr = optimizer.param_groups[0]["lr"]
-        averages = train_one_epoch(network, batches, order.steps, optimizer, scale, epoch, training.paths, options)
+        averages = train_one_epoch(
+            network, batches, order.steps, optimizer, scale, epoch, training.paths, curves, options
+        )
         scheduler.step()
 
-        measures, calibration = validate(network, photographs, validation["mos"].to_numpy(), scale, device, options)
+        measures, calibration, branch_means = validate(
+            network, photographs, validation["mos"].to_numpy(), scale, device, options
+        )
         criterion = selection_criterion(measures)
         history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
         say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
@@ -94,7 +105,7 @@ def main(args: list[str] | None = None) -> int:
             "view_spec": spec.to_dict(),
             "mos_scale": scale,
             "calibration": calibration.to_dict(),
-            "branch_means": None,
+            "branch_means": branch_means,
             "metrics": measures,
             "options": vars(options),
             "epoch": epoch + 1,
@@ -107,7 +118,12 @@ def main(args: list[str] | None = None) -> int:
         to_resume = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "best": best}
         save_checkpoint(snapshots / "last.pth", checkpoint | to_resume)
         write_csv(logs / "history.csv", history)
+        draw_curves(history, logs / "curves.png")
+        for name, value in history[-1].items():
+            curves.add_scalar(f"{'validation' if name in measures else 'epoch'}/{name}", value, epoch + 1)
+        curves.flush()
 
+    curves.close()
     say(f"Best epoch by validation: {best_epoch} ({snapshots / 'best.pth'}); history: {logs / 'history.csv'}")
     say(f"Evaluate it once on the test split with: python test.py --checkpoint {snapshots / 'best.pth'}")
     return 0
@@ -121,6 +137,7 @@ def train_one_epoch(
     scale: dict[str, float],
     epoch: int,
     paths: Sequence[str],
+    curves: SummaryWriter,
     options: argparse.Namespace,
 ) -> dict[str, float]:
     """Pass once over the training pairs: the next `steps` of the batches.
@@ -141,6 +158,9 @@ def train_one_epoch(
             if batch["errors"]:
                 raise ImageError("; ".join(message for _, message in batch["errors"]))
 
+            if epoch == step == 0:
+                for name, view in batch["views"].items():
+                    curves.add_images(f"first batch/{name}", view[:SHOWN_VIEWS], 0)
             seed_torch(options.random_seed, epoch * steps + step)  # stochastic depth and dropout
             views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
             mos = (batch["mos"].to(device, non_blocking=True) - scale["mean"]) / scale["sd"]
@@ -168,6 +188,8 @@ def train_one_epoch(
                     f"Epoch {epoch + 1}/{options.num_epochs} | Step {step + 1}/{steps} "
                     f"| loss {lately.averages['loss']:.4f} | lr {lr:.3g} | {lately.words()}"
                 )
+                for name, value in lately.averages.items():
+                    curves.add_scalar(f"step/{name}", value, epoch * steps + step + 1)
                 lately = Tally()
     averages = whole.averages
     say(
@@ -197,8 +219,13 @@ def validate(
     scale: dict[str, float],
     device: torch.device,
     options: argparse.Namespace,
-) -> tuple[dict[str, float], Calibration]:
-    """Score the validation images; return the measures on the data set's scale, and the mapping fitted on them."""
+) -> tuple[dict[str, float], Calibration, dict[str, float]]:
+    """Score the validation images.
+
+    Returns:
+        On the data set's scale: the measures, the mapping fitted on these images, and the mean points that each view
+        adds to their scores.
+    """
     result = score_photographs(
         network, photographs, device, 2 * options.batch_size, options.num_workers, progress="validation"
     )
@@ -208,7 +235,8 @@ def validate(
     if not np.isfinite(scores).all():
         raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
     calibration = fit_calibration(scores, mos, "validation")
-    return mapped_metrics(scores, calibration(scores), mos), calibration
+    branch_means = {name: float(shares.mean() * scale["sd"]) for name, shares in result.shares.items()}
+    return mapped_metrics(scores, calibration(scores), mos), calibration, branch_means
 
 
 def pair_loader(training: PairDataset, order: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:

@@ -11,7 +11,7 @@ from data.decode import ImageError, decode_rgb
 from data.packed import PackedViews
 from data.seeding import Purpose, derive_generator
 from data.tables import TableError
-from data.views import ViewSpec, make_views
+from data.views import ViewSpec, make_views, sample_draws
 
 
 class PhotographDataset(Dataset):
@@ -24,14 +24,15 @@ class PhotographDataset(Dataset):
         paths: of the image files.
         spec: how views are cut.
         mos: opinion of each; NaN where there is none.
-        draw: which draw of the fragments.
+        draws: how many draws of the fragments are cut; with more than one the distortion view is (draws, 3, S, S), draw
+            0 first, and the other views stay as they are.
     """
 
-    def __init__(self, paths: Sequence[str], spec: ViewSpec, mos: Sequence[float] | None = None, draw: int = 0):
+    def __init__(self, paths: Sequence[str], spec: ViewSpec, mos: Sequence[float] | None = None, draws: int = 1):
         self.paths = list(paths)
         self.spec = spec
         self.mos = np.full(len(self.paths), np.nan) if mos is None else np.asarray(mos, float)
-        self.draw = draw
+        self.draws = draws
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -39,7 +40,9 @@ class PhotographDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         try:
             image = decode_rgb(self.paths[index], self.spec.max_pixels)
-            views = make_views(image, self.spec, self.spec.evaluation_generator(self.draw))
+            views = make_views(image, self.spec, self.spec.evaluation_generator())
+            if self.draws > 1:
+                views["distortion"] = sample_draws(image, self.spec, self.draws)
         except ImageError as error:
             return {"index": index, "error": _named(error, self.paths[index])}
         return views | {"index": index, "mos": self.mos[index]}
@@ -141,9 +144,9 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
     """Stack samples to a batch.
 
     Returns:
-        `views`: for each view (B, 3, S, S) uint8, channels last in memory; `mos`: (B,) float32; `index`: (B,) int64
-        numpy array; `errors`: list of (index, message) of samples that could not be used, which are in nothing else. B
-        is 0 if all failed.
+        `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) of K draws, uint8, channels last in memory; `mos`: (B,)
+        float32; `index`: (B,) int64 numpy array; `errors`: list of (index, message) of samples that could not be used,
+        which are in nothing else. B is 0 if all failed.
     """
     errors = [(sample["index"], sample["error"]) for sample in samples if "error" in sample]
     usable = [sample for sample in samples if "error" not in sample]
@@ -162,8 +165,8 @@ def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
 
 
 def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stack (3, S, S) to (B, 3, S, S); each is copied as it lies, which is twenty times as fast as in another order."""
-    return torch.stack([view.permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
+    """Stack views to a batch; each is copied as it lies, which is twenty times as fast as in another order."""
+    return torch.stack([view.movedim(-3, -1) for view in views]).movedim(-1, -3)
 
 
 def _named(error: ImageError, path: str) -> str:

@@ -56,6 +56,28 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
     return np.ascontiguousarray(_turn_upright(pixels, orientation))
 
 
+def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
+    """Decode an image to fit into a square of `side` pixels, for people to look at.
+
+    A JPEG is decoded at an eighth to a half of its size where that is enough.
+
+    Returns:
+        (h, w, 3) uint8, h and w at most `side`.
+
+    Raises:
+        ImageError: as `decode_rgb`.
+    """
+    name, content = _read(path)
+    with _faults_of(name, content), _open(BytesIO(content), max_pixels) as opened:
+        if opened.format in ("JPEG", "MPO"):
+            orientation = _orientation(opened)
+            opened.thumbnail((side, side))
+            return np.ascontiguousarray(_turn_upright(_decode_with_pillow(opened), orientation))
+    small = Image.fromarray(decode_rgb(path, max_pixels))
+    small.thumbnail((side, side))
+    return np.array(small)
+
+
 def image_size(path: str | os.PathLike, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
     """Return (height, width) of what `decode_rgb` would return, from the file's header alone.
 

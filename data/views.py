@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
-from data.fragments import sample_fragments
+from data.fragments import enlarge_to_fit, sample_fragments
 from data.resize import resize_bilinear
 from data.saliency import METHODS, salient_corner
 from data.seeding import Purpose, derive_generator
@@ -111,6 +111,28 @@ def make_views(
     if "salient" in spec.views:
         views["salient"] = to_tensor(crop_salient(image, spec))
     return views
+
+
+def sample_draws(image: np.ndarray, spec: ViewSpec, draws: int) -> torch.Tensor:
+    """Cut the distortion view several times, each time with the fragments of another draw of evaluation.
+
+    Args:
+        image: (H, W, 3) uint8, any size.
+        spec: how the view is cut.
+        draws: how often; the first is the one that `make_views` cuts in evaluation.
+
+    Returns:
+        (draws, 3, S, S) uint8, channels last in memory.
+
+    Raises:
+        ImageError: as `make_views`.
+    """
+    image = enlarge_to_fit(image, spec.n_fragment * spec.patch_size, spec.max_pixels)
+    mosaics = [
+        sample_fragments(image, spec.n_fragment, spec.patch_size, spec.evaluation_generator(draw), spec.max_pixels)
+        for draw in range(draws)
+    ]
+    return torch.stack([mosaic.permute(1, 2, 0) for mosaic in mosaics]).permute(0, 3, 1, 2)
 
 
 def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:

@@ -58,19 +58,27 @@ class QualityModel(nn.Module):
         approximate, because in the trunk every token has seen its neighbours.
 
         Args:
-            views: as in `forward`.
+            views: as in `forward`; or several draws of a view, (B, K, 3, S, S), whose mean counts.
 
         Returns:
-            `score` (B,), `bias` scalar, and for each view a map (B, h, w) whose mean over places is its share.
+            `score` (B,), `bias` scalar, and for each view a map (B, h, w) whose mean over places is its share. Where a
+            view comes in draws, also `score_of_draw` (B, K): what the score would be with that draw alone.
         """
         views |= dict(zip(self.view_names, positional, strict=False))
         weights, bias = self.effective_weights()
-        maps = {
-            name: trunk.feature_map(self.normalise(views[name])) @ weights[name]  # (B, h, w, C) -> (B, h, w)
-            for name, trunk in self.trunks().items()
-        }
-        score = bias + sum(place.mean(dim=(1, 2)) for place in maps.values())
-        return {"score": score, "bias": bias, **maps}
+        maps, off_mean = {}, []
+        for name, trunk in self.trunks().items():
+            draws = views[name].shape[1:-3]  # () or (K,)
+            places = trunk.feature_map(self.normalise(views[name].flatten(0, -4))) @ weights[name]  # (B * K, h, w)
+            if draws:
+                places = places.unflatten(0, (-1, *draws))  # (B, K, h, w)
+                shares = places.mean(dim=(2, 3))  # (B, K)
+                off_mean.append(shares - shares.mean(dim=1, keepdim=True))
+                places = places.mean(dim=1)
+            maps[name] = places  # (B, h, w)
+        score = bias + sum(places.mean(dim=(1, 2)) for places in maps.values())
+        of_draw = {"score_of_draw": score[:, None] + sum(off_mean)} if off_mean else {}
+        return {"score": score, "bias": bias, **maps, **of_draw}
 
     def compile_trunks(self) -> None:
         """Have torch.compile translate the trunks when they are first used; the state dict stays as it is."""

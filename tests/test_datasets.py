@@ -71,9 +71,14 @@ class TestPhotographs:
         alone, last = PhotographDataset(paths[5:6], SPEC)[0], PhotographDataset([*paths[:3], paths[5]], SPEC)[3]
         assert all(torch.equal(alone[name], last[name]) for name in VIEW_NAMES)
 
-    def test_another_draw_moves_the_fragments_alone(self, table):
-        first, other = (PhotographDataset(table["path"], SPEC, draw=draw)[0] for draw in (0, 1))
-        assert [name for name in VIEW_NAMES if torch.equal(first[name], other[name])] == ["aesthetic", "salient"]
+    def test_of_several_draws_the_first_is_the_one_of_evaluation(self, table):
+        one, three = (PhotographDataset(table["path"], SPEC, draws=draws)[0] for draws in (1, 3))
+        assert [name for name in VIEW_NAMES if torch.equal(one[name], three[name])] == ["aesthetic", "salient"]
+        assert torch.equal(three["distortion"][0], one["distortion"])
+        assert not torch.equal(three["distortion"][1], one["distortion"])
+        batch = collate_photographs([three, three])["views"]["distortion"]
+        assert torch.equal(batch[1], three["distortion"])
+        assert batch.movedim(-3, -1).is_contiguous()
 
     def test_without_opinions_the_mos_is_nan(self, table):
         assert np.isnan(PhotographDataset(table["path"], SPEC)[0]["mos"])

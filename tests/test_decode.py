@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, ImageError, decode_rgb, image_size
+from data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, ImageError, decode_rgb, decode_thumbnail, image_size
 
 ORIENTATION = 0x0112
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -306,3 +306,32 @@ def test_a_size_beyond_max_pixels_is_refused(picture, tmp_path):
     picture.save(path)
     with pytest.raises(ImageError, match="--max_pixels 100"):
         image_size(path, max_pixels=100)
+
+
+@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_thumbnail_is_the_picture_made_small(format_name, orientation, tmp_path):
+    ramp = np.linspace(0, 255, 400).astype(np.uint8)
+    image = Image.fromarray(np.stack([np.tile(ramp, (300, 1))] * 3, axis=2))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "photo"
+    image.save(path, format_name, **({} if format_name == "BMP" else {"exif": exif}))
+    small = decode_thumbnail(path, 100)
+    whole = Image.fromarray(decode_rgb(path))
+    assert max(small.shape[:2]) == 100
+    assert small.shape[0] / small.shape[1] == pytest.approx(whole.height / whole.width, abs=0.02)
+    expected = np.asarray(whole.resize(small.shape[1::-1], Image.Resampling.BOX)).astype(int)
+    assert np.abs(small - expected).mean() < 3
+
+
+def test_a_thumbnail_of_sixteen_bits_is_scaled_and_a_small_picture_stays(tmp_path):
+    Image.fromarray(grey_ramp()).save(tmp_path / "a.png")
+    small = decode_thumbnail(tmp_path / "a.png", 1000)
+    np.testing.assert_array_equal(small, decode_rgb(tmp_path / "a.png"))
+
+
+def test_a_thumbnail_of_no_picture_is_refused(tmp_path):
+    (tmp_path / "text.jpg").write_text("no photograph")
+    with pytest.raises(ImageError, match=r"text\.jpg"):
+        decode_thumbnail(tmp_path / "text.jpg", 100)

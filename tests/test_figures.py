@@ -1,11 +1,12 @@
 """Pictures of what the network sees."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from data.views import ViewSpec
-from utils.figures import PATCH_COLOUR, SALIENT_COLOUR, draw_views
+from utils.figures import PATCH_COLOUR, SALIENT_COLOUR, draw_curves, draw_quality_map, draw_scatter, draw_views
 
 
 @pytest.mark.parametrize("shape", [(270, 480, 3), (40, 60, 3), (600, 90, 3)])
@@ -89,3 +90,71 @@ def test_the_photograph_is_not_changed(photograph, tmp_path):
     before = photograph.copy()
     draw_views(photograph, ViewSpec(saliency="spectral"), tmp_path / "views.png")
     np.testing.assert_array_equal(photograph, before)
+
+
+def quality_map(image: np.ndarray, spec: ViewSpec, path, means=True, side: int = 3, **values: float) -> np.ndarray:
+    """Draw the quality map of a photograph with constant maps of these points; return the picture's pixels."""
+    maps = {name: np.full((side, side), values.get(name, 0.0)) for name in spec.views}
+    draw_quality_map(image, spec, maps, dict.fromkeys(spec.views, 0.0) if means else None, "a $5 photo$.jpg", path)
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("shape", [(270, 480, 3), (40, 60, 3), (600, 90, 3)])
+@pytest.mark.parametrize("views", [("aesthetic",), ("aesthetic", "distortion", "salient"), ("distortion",)])
+@pytest.mark.parametrize("means", [True, False])
+def test_any_photograph_has_a_quality_map(shape, views, means, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    spec = ViewSpec(resize=128, crop_size=96, n_fragment=3, salient_patch_dimension=96, views=views)
+    assert quality_map(image, spec, tmp_path / "map.png", means, side=5).shape[1] > 1000
+
+
+@pytest.mark.parametrize(("points", "channel"), [(0.2, 2), (-0.2, 0)])
+def test_places_that_add_are_blue_and_places_that_take_away_red(points, channel, tmp_path):
+    spec = ViewSpec(resize=128, crop_size=96, n_fragment=3, salient_patch_dimension=32)
+    grey = np.full((270, 480, 3), 128, np.uint8)
+    pixels = quality_map(grey, spec, tmp_path / "map.png", distortion=points)[80:400, :600]  # within the photograph
+    assert (pixels[..., channel] > pixels[..., 2 - channel] + 30).mean() > 0.5
+
+
+def test_a_place_is_painted_where_its_patch_was_cut(tmp_path):
+    spec = ViewSpec(n_fragment=3, views=("distortion",))
+    places = np.zeros((3, 3))
+    places[0, 2] = -1.0
+    draw_quality_map(
+        np.full((270, 480, 3), 128, np.uint8), spec, {"distortion": places}, {"distortion": 0.0}, "", tmp_path / "m.png"
+    )
+    with Image.open(tmp_path / "m.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    grey = (np.ptp(pixels, axis=2) < 3) & (abs(pixels[..., 1] - 128) < 3)
+    columns = np.flatnonzero(grey.sum(axis=0) > 100)
+    rows = np.flatnonzero(grey.sum(axis=1) > 100)
+    left, right, top, bottom = columns[0], columns[-1], rows[0], rows[-1]
+    red = pixels[top:bottom, left:right, 0] > pixels[top:bottom, left:right, 2] + 40
+    marked = [[part.mean() > 0.5 for part in np.array_split(row, 3, axis=1)] for row in np.array_split(red, 3, axis=0)]
+    assert marked == [[False, False, True], [False] * 3, [False] * 3]
+
+
+HISTORY = [
+    {"epoch": epoch, "loss": 1 / epoch, "fidelity": 0.1, "mse": 0.2, "SRCC": 0.5, "KRCC": 0.4, "PLCC": 0.5, "RMSE": 0.1}
+    | {"MAE": 0.1, "criterion": criterion}
+    for epoch, criterion in enumerate([0.1, 0.5, float("nan")], start=1)
+]
+
+
+@pytest.mark.parametrize("history", [HISTORY, HISTORY[:1], HISTORY[2:]])
+def test_curves_are_drawn_from_the_first_epoch_on(history, tmp_path):
+    draw_curves(history, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_the_scatter_is_drawn_in_every_format_asked_for(mapped, tmp_path):
+    scores = np.linspace(0, 1, 20)
+    table = pd.DataFrame({"score": scores, "mos": scores**2, "quality": scores if mapped else np.nan})
+    draw_scatter(table, "fitted on validation", [tmp_path / "s.pdf", tmp_path / "s.png"])
+    assert (tmp_path / "s.pdf").read_bytes().startswith(b"%PDF")
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.width == 2100

@@ -1,13 +1,15 @@
 """The scoring loop: a score is a function of the pixels, whatever surrounds them."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from data.datasets import PhotographDataset
-from data.views import ViewSpec
+from data.decode import decode_rgb
+from data.views import ViewSpec, make_views
 from models import build_model
 from utils.inference import Scores, score_photographs
 
@@ -15,8 +17,8 @@ SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=6
 CPU = torch.device("cpu")
 
 
-def score(model: torch.nn.Module, paths: list[str], draw: int = 0, **options) -> Scores:
-    return score_photographs(model, PhotographDataset(paths, SPEC, draw=draw), CPU, **options)
+def score(model: torch.nn.Module, paths: list[str], draws: int = 1, seed: int = 0, **options) -> Scores:
+    return score_photographs(model, PhotographDataset(paths, replace(SPEC, seed=seed), draws=draws), CPU, **options)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +56,51 @@ def test_order_folder_and_name_do_not_matter_at_all(model, paths, alone, tmp_pat
     np.testing.assert_array_equal(score(model, renamed, batch_size=1).scores, alone)
 
 
-def test_another_draw_of_the_fragments_gives_other_scores(model, paths):
-    first, second = (score(model, paths, draw=draw).scores for draw in (0, 1))
+def test_another_seed_of_the_fragments_gives_other_scores(model, paths):
+    first, second = (score(model, paths, seed=seed).scores for seed in (0, 1))
     assert (first != second).all()
+
+
+def test_what_each_view_adds_sums_to_the_score(model, paths):
+    result = score(model, paths, maps=True)
+    assert list(result.shares) == ["aesthetic", "distortion", "salient"]
+    bias = model.effective_weights()[1].item()
+    np.testing.assert_allclose(sum(result.shares.values()) + bias, result.scores, atol=1e-5)
+    for name, places in result.maps.items():
+        assert places.shape[0] == len(paths)
+        np.testing.assert_allclose(places.mean(axis=(1, 2)), result.shares[name], atol=1e-5)
+
+
+def test_maps_are_kept_only_if_asked_for_and_change_nothing(model, paths):
+    with_maps, without = score(model, paths, maps=True), score(model, paths)
+    assert without.maps is None
+    np.testing.assert_array_equal(with_maps.scores, without.scores)
+
+
+def test_a_score_over_draws_is_the_mean_of_the_draws_and_tells_their_spread(model, paths):
+    result = score(model, paths, draws=4)
+    singly = []
+    for draw in range(4):
+        cut = []
+        for path in paths:
+            views = make_views(decode_rgb(path), SPEC, SPEC.evaluation_generator(draw))
+            cut.append(model(**{name: view[None] for name, view in views.items()}).item())
+        singly.append(cut)
+    np.testing.assert_allclose(result.scores, np.mean(singly, axis=0), atol=1e-5)
+    np.testing.assert_allclose(result.draw_sd, np.std(singly, axis=0, ddof=1), atol=1e-5)
+    assert (result.draw_sd > 0).all()
+
+
+def test_one_draw_has_no_spread_and_is_draw_zero(model, paths, alone):
+    result = score(model, paths, draws=1)
+    assert np.isnan(result.draw_sd).all()
+    np.testing.assert_allclose(result.scores, alone, atol=1e-5)
+
+
+def test_scores_and_maps_pass_through_dataparallel(model, paths):
+    wrapped, bare = score(torch.nn.DataParallel(model), paths, maps=True), score(model, paths, maps=True)
+    np.testing.assert_array_equal(wrapped.scores, bare.scores)
+    np.testing.assert_array_equal(wrapped.maps["salient"], bare.maps["salient"])
 
 
 def test_photographs_that_cannot_be_used_are_recorded_and_the_rest_scored(model, paths, alone, tmp_path):

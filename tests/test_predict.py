@@ -126,6 +126,31 @@ def test_views_are_drawn_for_every_photograph(trained, photographs, tmp_path):
     assert {path.name for path in (tmp_path / "views").iterdir()} == {"2.png", "2_2.png", "3.png", "10.png"}
 
 
+def test_quality_maps_are_drawn_for_every_photograph_that_was_scored(trained, photographs, tmp_path):
+    (photographs / "text.jpg").write_text("no photograph")
+    assert run(trained, photographs, "--map", tmp_path / "maps") == EXIT_FAILED_IMAGES
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"2.png", "3.png", "10.png"}
+
+
+def test_draws_are_averaged_and_their_spread_is_told(trained, photographs, tmp_path, capsys):
+    table = tmp_path / "scores.csv"
+    assert run(trained, photographs, "--fragment_draws=5", "--csv", table, "--map", tmp_path / "maps") == 0
+    assert "+-" in capsys.readouterr().out
+    rows = pd.read_csv(table)
+    assert (rows["sampling_error"] > 0).all()
+    np.testing.assert_allclose(rows["sampling_error"], rows["draw_sd"] / np.sqrt(5))
+
+
+def test_what_each_view_adds_stands_beside_the_score(trained, photographs, tmp_path):
+    from utils.checkpoint import load_model
+
+    run(trained, photographs, "--csv", tmp_path / "scores.csv")
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    bias = load_model(trained.best).model.effective_weights()[1].item()
+    total = rows[["points_aesthetic", "points_distortion", "points_salient"]].sum(axis=1) + bias
+    np.testing.assert_allclose(rows["score"], total, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [(["photo.jpg"], "--checkpoint"), (["--checkpoint", "absent.pth", "photo.jpg"], "github.com/sunwei925/UIQA")],

@@ -7,8 +7,18 @@ import pandas as pd
 import pytest
 
 from utils.calibration import fit_calibration
+from utils.command_line import RunError
 from utils.metrics import MEASURES, iqa_metrics
-from utils.report import environment, evaluation_report, measures_table, write_csv, write_json
+from utils.report import (
+    commit,
+    data_fingerprint,
+    environment,
+    evaluation_report,
+    group_report,
+    measures_table,
+    write_csv,
+    write_json,
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +31,8 @@ def sample() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def report(sample) -> dict:
     scores, mos = sample
-    return evaluation_report(scores, mos, "test", fit_calibration(scores[:30], mos[:30], "validation"))
+    calibration = fit_calibration(scores[:30], mos[:30], "validation")
+    return evaluation_report(scores, mos, "test", calibration(scores), calibration.describe())
 
 
 def test_the_three_protocols_have_measures_and_intervals(report):
@@ -37,11 +48,11 @@ def test_the_three_protocols_have_measures_and_intervals(report):
 
 
 def test_without_a_calibration_there_is_no_honest_mapping_and_the_rest_is_the_same(sample, report):
-    assert evaluation_report(*sample, "test", None) == report | {"val_fitted": None}
+    assert evaluation_report(*sample, "test", None, "") == report | {"val_fitted": None}
 
 
 def test_another_seed_moves_the_intervals_alone(sample, report):
-    other = evaluation_report(*sample, "test", None, seed=1)["raw"]
+    other = evaluation_report(*sample, "test", None, "", seed=1)["raw"]
     assert other["ci95"] != report["raw"]["ci95"]
     assert other | {"ci95": report["raw"]["ci95"]} == report["raw"]
 
@@ -53,7 +64,7 @@ def test_ranks_are_the_same_in_every_protocol_and_a_fit_to_the_labels_errs_least
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_few_images_have_a_report_too_and_it_is_valid_json(n, capsys):
-    report = evaluation_report(np.arange(n), np.arange(n) + 0.5, "val", None)
+    report = evaluation_report(np.arange(n), np.arange(n) + 0.5, "val", None, "")
     assert "too few" in report["test_fitted"]["mapping"]
     write_json("-", report)
     assert json.loads(capsys.readouterr().out)["raw"]["RMSE"] == 0.5
@@ -117,3 +128,48 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
 
 def test_the_environment_names_what_a_result_depends_on():
     assert {"command", "python", "torch", "torchvision", "timm", "numpy", "Pillow", "simplejpeg"} <= set(environment())
+
+
+@pytest.fixture
+def grouped(sample) -> pd.DataFrame:
+    scores, mos = sample
+    kinds = np.array(["10 px", "2 px", None])[np.arange(60) % 3]
+    return pd.DataFrame({"score": scores, "mos": mos, "quality": scores / 4, "kind": kinds})
+
+
+def test_groups_are_measured_alone_and_in_natural_order(grouped):
+    found = group_report(grouped, "kind")
+    assert list(found["measures"]) == ["2 px", "10 px"]
+    rows = grouped[grouped["kind"] == "2 px"]
+    alone = found["measures"]["2 px"]
+    assert alone["n"] == 20
+    assert alone["SRCC"] == iqa_metrics(rows["score"], rows["mos"])["SRCC"]
+    assert alone["MAE"] == pytest.approx((rows["quality"] - rows["mos"]).abs().mean())
+    assert "validation" in found["protocol"]
+
+
+def test_without_a_mapping_groups_are_measured_raw(grouped):
+    found = group_report(grouped.assign(quality=np.nan), "kind")
+    assert found["protocol"] == "raw scores"
+    rows = grouped[grouped["kind"] == "2 px"]
+    assert found["measures"]["2 px"]["RMSE"] == pytest.approx(np.sqrt(((rows["score"] - rows["mos"]) ** 2).mean()))
+
+
+@pytest.mark.parametrize(("column", "words"), [("shape", "no such column.*kind"), ("score", "60 different entries")])
+def test_a_column_that_makes_no_groups_is_refused(grouped, column, words):
+    with pytest.raises(RunError, match=words):
+        group_report(grouped, column)
+
+
+def test_the_fingerprint_knows_names_and_opinions_and_not_their_order():
+    table = pd.DataFrame({"image": ["a.jpg", "b.jpg"], "mos": [0.1, 0.2], "score": [1, 2]})
+    fingerprint = data_fingerprint(table)
+    assert data_fingerprint(table[::-1].drop(columns="score")) == fingerprint
+    assert data_fingerprint(table.assign(mos=[0.1, 0.3])) != fingerprint
+    assert data_fingerprint(table.assign(image=["a.jpg", "c.jpg"])) != fingerprint
+
+
+def test_the_commit_is_a_hash_or_unknown(monkeypatch):
+    assert commit() == "unknown" or len(commit().split(" + ")[0]) == 40
+    monkeypatch.setenv("PATH", "")
+    assert commit() == "unknown"

@@ -25,7 +25,8 @@ def test_the_measures_are_those_of_the_predictions(trained, tmp_path):
     code, report = evaluate(trained, tmp_path)
     table = pd.read_csv(tmp_path / "tiny" / "predictions_test.csv")
     assert code == 0
-    assert list(table) == ["image", "mos", "score", "quality"]
+    points = ["points_aesthetic", "points_distortion", "points_salient"]
+    assert list(table) == ["image", "mos", "score", "quality", *points]
     assert report["split"] == "test"
     assert report["n"] == len(table) == 6
     assert report["raw"]["SRCC"] == pytest.approx(stats.spearmanr(table["score"], table["mos"]).statistic)
@@ -102,3 +103,49 @@ def test_the_random_split_is_the_one_of_training(tiny_dataset, tiny_model_option
     order = np.random.RandomState(1000).permutation(len(names))
     expected = set(names[order[int(len(names) * 0.8) :]])
     assert set(pd.read_csv(tmp_path / "logs/r/predictions_val.csv")["image"]) == expected
+
+
+def test_groups_are_measured_and_kept_with_the_predictions(trained, tmp_path, capsys):
+    _, report = evaluate(trained, tmp_path, "--group_by=degradation")
+    table = pd.read_csv(tmp_path / "tiny" / "predictions_test.csv")
+    assert {name: found["n"] for name, found in report["groups"]["measures"].items()} == dict(
+        sorted(table["degradation"].value_counts().items())
+    )
+    assert "Within each degradation" in capsys.readouterr().out
+
+
+def test_a_score_over_draws_tells_its_sampling_error(trained, tmp_path):
+    _, report = evaluate(trained, tmp_path, "--fragment_draws=4")
+    table = pd.read_csv(tmp_path / "tiny" / "predictions_test.csv")
+    assert report["fragment_draws"] == 4
+    np.testing.assert_allclose(table["sampling_error"], table["draw_sd"] / 2)
+    assert (table["draw_sd"] > 0).all()
+
+
+def test_predictions_are_measured_again_without_scoring(trained, tmp_path, capsys):
+    _, report = evaluate(trained, tmp_path)
+    predictions = str(tmp_path / "tiny" / "predictions_test.csv")
+    capsys.readouterr()
+    assert test_entry.main(["--predictions", predictions, f"--logdir={tmp_path}", "--json=-"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    for protocol in ("raw", "val_fitted", "test_fitted"):
+        assert again[protocol]["PLCC"] == pytest.approx(report[protocol]["PLCC"])
+    assert again["fingerprint"] == report["fingerprint"]
+
+
+def test_predictions_for_another_split_are_refused(trained, tmp_path, capsys):
+    evaluate(trained, tmp_path)
+    predictions = str(tmp_path / "tiny" / "predictions_test.csv")
+    words = ["--predictions", predictions, "--checkpoint", str(trained.best), "--split=val", f"--logdir={tmp_path}"]
+    assert test_entry.main(words) == EXIT_UNUSABLE_INPUT
+    assert "none of its images is in the val split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [([], "--checkpoint"), (["--predictions=p.csv", "--controls"], "leave out --predictions")],
+)
+def test_a_command_that_means_nothing_is_refused(words, remedy, capsys):
+    with pytest.raises(SystemExit):
+        test_entry.main(words)
+    assert remedy in capsys.readouterr().err

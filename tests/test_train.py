@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import prepare
 import test as test_entry
@@ -52,6 +53,28 @@ def test_a_run_leaves_checkpoints_history_and_options(trained):
     options = json.loads((trained.logs / "options.json").read_text())
     assert options["options"]["backbone"] == "timm:test_resnet"
     assert options["environment"]["torch"] == torch.__version__
+
+
+def test_a_run_leaves_curves_for_those_with_and_without_tensorboard(trained):
+    with Image.open(trained.logs / "curves.png") as picture:
+        assert picture.format == "PNG"
+    events = EventAccumulator(str(trained.logs / "tensorboard")).Reload()
+    history = pd.read_csv(trained.logs / "history.csv")
+    for tag, column in {"validation/SRCC": "SRCC", "epoch/loss": "loss", "epoch/lr": "lr"}.items():
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == [1, 2]
+        np.testing.assert_allclose([scalar.value for scalar in scalars], history[column], rtol=1e-5)
+    shown = " ".join(events.Tags()["images"])
+    assert all(f"first batch/{name}" in shown for name in ("aesthetic", "distortion", "salient"))
+
+
+def test_the_checkpoint_holds_what_each_view_adds_to_validation_scores_on_average(trained, tmp_path):
+    loaded = load_model(trained.best)
+    words = ["--checkpoint", str(trained.best), "--split=val", f"--logdir={tmp_path}", "--num_workers=0"]
+    assert test_entry.main([*words, "--device=cpu"]) == 0
+    table = pd.read_csv(tmp_path / "tiny" / "predictions_val.csv")
+    means = {name: table[f"points_{name}"].mean() for name in loaded.branch_means}
+    assert loaded.branch_means == pytest.approx(means, abs=1e-5)
 
 
 def test_the_log_is_short_and_names_the_split(trained):

@@ -72,6 +72,25 @@ def test_the_contributions_sum_to_the_score(name, backbone):
     torch.testing.assert_close(parts["score"], total)
 
 
+def test_the_contributions_of_the_papers_model_sum_to_the_score():
+    model = build_model("UIQA").eval()
+    views = {name: torch.randint(0, 256, (1, 3, 480, 480), dtype=torch.uint8) for name in model.view_names}
+    parts = model.contributions(**views)
+    assert {parts[name].shape for name in views} == {(1, 15, 15)}
+    total = parts["bias"] + sum(parts[name].mean() for name in views)
+    torch.testing.assert_close(total, model(**views).squeeze(), atol=1e-5, rtol=0)
+
+
+def test_draws_of_a_view_count_by_their_mean(model):
+    views = random_views(2)
+    draws = torch.stack([views["distortion"], views["distortion"].flip(3), 255 - views["distortion"]], dim=1)
+    parts = model.contributions(**(views | {"distortion": draws}))
+    singly = [model.contributions(**(views | {"distortion": draws[:, draw]})) for draw in range(3)]
+    torch.testing.assert_close(parts["score_of_draw"], torch.stack([one["score"] for one in singly], dim=1))
+    torch.testing.assert_close(parts["score"], parts["score_of_draw"].mean(dim=1))
+    torch.testing.assert_close(parts["distortion"], sum(one["distortion"] for one in singly) / 3)
+
+
 def test_folding_the_opinion_scale_is_shifting_and_scaling_the_score(model):
     views = random_views()
     before, parts = model(**views), model.contributions(**views)

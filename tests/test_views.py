@@ -8,7 +8,7 @@ from PIL import Image
 from data.decode import ImageError
 from data.fragments import sample_fragments
 from data.saliency import salient_corner
-from data.views import VIEW_NAMES, ViewSpec, crop, make_views, resize_short_side
+from data.views import VIEW_NAMES, ViewSpec, crop, make_views, resize_short_side, sample_draws
 from models.uiqa import UIQA
 from utils.plain import plain_views
 
@@ -212,3 +212,13 @@ def test_a_spec_survives_a_checkpoint(spec, tmp_path):
 def test_a_spec_out_of_range_is_a_value_error_that_names_the_field(fields):
     with pytest.raises(ValueError, match="|".join(fields)):
         ViewSpec(**fields)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_draw_is_the_one_of_evaluation(shape):
+    image = noise(*shape)
+    draws = sample_draws(image, SMALL, 3)
+    for draw in range(3):
+        view = make_views(image, SMALL, SMALL.evaluation_generator(draw))["distortion"]
+        assert torch.equal(draws[draw], view)
+    assert draws.permute(0, 2, 3, 1).is_contiguous()

@@ -34,7 +34,8 @@ class LoadedModel:
         model: in evaluation mode on the CPU; its scores are on the data set's scale.
         view_spec: how its views are cut.
         calibration: mapping of scores to quality, None if the checkpoint has none.
-        branch_means: mean share of each view in the validation scores, None if the checkpoint has none.
+        branch_means: points that each view adds to the validation images' scores on average, None if the checkpoint has
+            none.
         options: of the run that trained it; empty for released weights.
     """
 
@@ -146,6 +147,8 @@ def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | 
         model = build_model(**content["model"], view_sizes=spec.view_sizes)
         calibration = content["calibration"] and Calibration.from_dict(content["calibration"])
         branch_means, options = content["branch_means"], dict(content["options"])
+        if branch_means is not None:
+            branch_means = {name: float(branch_means[name]) for name in model.view_names}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
     _load_strictly(model, content["state_dict"], path)

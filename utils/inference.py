@@ -7,12 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from data.datasets import collate_photographs
-from utils.distributed import HostCopy
+from models.uiqa import QualityModel
+from utils.calibration import Calibration
+from utils.distributed import HostCopy, unwrap
 from utils.progress import Tally, progress_bar
 
 
@@ -22,11 +25,19 @@ class Scores:
 
     Attributes:
         scores: (n,) float64, NaN where a photograph could not be used.
-        failures: (index, message) of those, in order.
+        shares: for each view the points it adds to each score, (n,) float64; with the model's bias they sum to it.
+        draws: of the fragments, over which a score is averaged.
+        draw_sd: (n,) float64, s.d. of a score between draws (divisor draws - 1); NaN with one draw.
+        maps: for each view, if asked for, the points of every place, (n, h, w) float32; shares are their means.
+        failures: (index, message) of photographs that could not be used, in order.
         tally: images a second, and the share of the time in which the network waited for data.
     """
 
     scores: np.ndarray
+    shares: dict[str, np.ndarray]
+    draws: int
+    draw_sd: np.ndarray
+    maps: dict[str, np.ndarray] | None
     failures: list[tuple[int, str]]
     tally: Tally
 
@@ -38,27 +49,42 @@ def score_photographs(
     batch_size: int = 8,
     num_workers: int = 0,
     progress: str | None = None,
+    maps: bool = False,
 ) -> Scores:
     """Score photographs; one that cannot be used is recorded and the rest go on.
 
     A score depends on the pixels, the model and the view specification alone: not on name, order, batch size (to 1e-5),
-    worker count or process.
+    worker count or process. Scores and what each view and place adds to them come from one forward pass.
 
     Args:
-        model: called with the views by name, gives (B, 1); put into evaluation mode and left there.
+        model: a `QualityModel`, alone or in DataParallel; put into evaluation mode and left there.
         photographs: samples as of `data.datasets.PhotographDataset`.
         device: where the model is.
         batch_size: photographs a forward pass.
         num_workers: processes (beside a GPU) or threads (on a CPU) that decode while the model works; 0 decodes between
             the batches.
         progress: label of a progress bar, shown on a terminal only; None for no bar.
+        maps: keep what every place adds.
     """
     count = len(photographs)
-    scores = np.full(count, np.nan)
+    views = unwrap(model).view_names
+    columns = ("score", *views, "draw_sd")
+    table = np.full((count, len(columns)), np.nan)
+    places: dict[str, np.ndarray] = {}
     failures: list[tuple[int, str]] = []
     tally = Tally()
     model.eval()
-    under_way: tuple[np.ndarray, HostCopy] | None = None
+    network = _Contributions(unwrap(model), maps)
+    if isinstance(model, nn.DataParallel):
+        network = nn.DataParallel(network, model.device_ids)
+    under_way: tuple[np.ndarray, dict[str, HostCopy]] | None = None
+
+    def take(index: np.ndarray, copies: dict[str, HostCopy]) -> None:
+        table[index] = copies.pop("table").read().double().numpy()
+        for name, copy in copies.items():
+            values = copy.read().float().numpy()
+            places.setdefault(name, np.full((count, *values.shape[1:]), np.nan, np.float32))[index] = values
+
     with torch.inference_mode(), progress_bar(count, progress) as bar:
         batches = _batches(photographs, batch_size, num_workers, device)
         for _ in range(0, count, batch_size):
@@ -68,18 +94,61 @@ def score_photographs(
             failures += batch["errors"]
             launched = None
             if len(batch["index"]):
-                views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-                launched = batch["index"], HostCopy(model(**views).squeeze(1))
+                batch_views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
+                found = network(**batch_views)
+                launched = batch["index"], {name: HostCopy(values) for name, values in found.items()}
             # To fetch scores waits for them; those of one batch are fetched when a GPU has the next one to work on.
             if under_way:
-                scores[under_way[0]] = under_way[1].read().double().numpy()
+                take(*under_way)
             under_way = launched
             tally.add(len(batch["index"]) + len(batch["errors"]), waited)
             bar.update(len(batch["index"]) + len(batch["errors"]))
         if under_way:
-            scores[under_way[0]] = under_way[1].read().double().numpy()
+            take(*under_way)
     tally.stop()
-    return Scores(scores, failures, tally)
+    column = dict(zip(columns, table.T, strict=True))
+    shares = {name: column[name] for name in views}
+    draws = getattr(photographs, "draws", 1)
+    return Scores(column["score"], shares, draws, column["draw_sd"], places if maps else None, failures, tally)
+
+
+def predictions(result: Scores, calibration: Calibration | None) -> pd.DataFrame:
+    """Return scores as a table.
+
+    Returns:
+        Columns `score`; `quality`, the score on the MOS scale, NaN without a mapping; with several draws of the
+        fragments `draw_sd`, the s.d. of a score between draws, and `sampling_error`, the standard error of their mean;
+        and for each view `points_<view>`, what it adds to the score.
+    """
+    quality = calibration(result.scores) if calibration else np.full(len(result.scores), np.nan)
+    table = pd.DataFrame({"score": result.scores, "quality": quality})
+    if result.draws > 1:
+        table["draw_sd"] = result.draw_sd
+        table["sampling_error"] = result.draw_sd / np.sqrt(result.draws)
+    for name, shares in result.shares.items():
+        table[f"points_{name}"] = shares
+    return table
+
+
+class _Contributions(nn.Module):
+    """Gives what the loop keeps of `QualityModel.contributions`, as a module, so that DataParallel can spread it.
+
+    Returns:
+        `table` (B, 2 + views): score, share of each view, s.d. between draws; and the maps by name if asked for.
+    """
+
+    def __init__(self, model: QualityModel, maps: bool):
+        super().__init__()
+        self.model = model
+        self.maps = maps
+
+    def forward(self, **views: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = self.model.contributions(**views)
+        maps = {name: found[name] for name in self.model.view_names}
+        score = found["score"]
+        draw_sd = found["score_of_draw"].std(dim=1) if "score_of_draw" in found else torch.full_like(score, torch.nan)
+        table = torch.stack([score, *(places.mean(dim=(1, 2)) for places in maps.values()), draw_sd], dim=1)
+        return {"table": table} | (maps if self.maps else {})
 
 
 def _batches(photographs: Dataset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:

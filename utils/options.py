@@ -175,6 +175,28 @@ def add_compute_options(parser) -> None:
     )
 
 
+def add_fragment_draws(parser) -> None:
+    """Add over how many draws of the fragments a score is averaged."""
+    parser.add_argument(
+        "--fragment_draws",
+        type=whole_number(1),
+        default=1,
+        metavar="K",
+        help="average each score over K draws of the mini-patches (only the distortion branch runs again); the spread "
+        "between draws tells the score's sampling error",
+    )
+
+
+def check_fragment_draws(draws: int, spec: ViewSpec) -> None:
+    """Check that there is a view to draw several times.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if draws > 1 and "distortion" not in spec.views:
+        raise ValueError(f"--fragment_draws {draws}: this model has no distortion view, whose fragments are drawn")
+
+
 def add_compile(parser) -> None:
     """Add whether the network is compiled first."""
     add_flag(

@@ -1,9 +1,13 @@
 """What runs leave behind: tables for people, JSON and CSV for machines."""
 
+import hashlib
 import json
 import math
 import os
 import platform
+import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,40 +17,88 @@ import numpy as np
 import pandas as pd
 import torch
 
-from utils.calibration import Calibration, fit_calibration
+from utils.calibration import fit_calibration
+from utils.command_line import RunError
 from utils.metrics import MEASURES, bootstrap_intervals, mapped_metrics
 
 RESAMPLES = 1000
+MOST_GROUPS = 50
 
 
 def evaluation_report(
-    scores: np.ndarray, mos: np.ndarray, split: str, calibration: Calibration | None, seed: int = 0
+    scores: np.ndarray, mos: np.ndarray, split: str, quality: np.ndarray | None, mapping: str, seed: int = 0
 ) -> dict:
     """Measure scores against opinions in the three protocols.
 
     Args:
         scores, mos: (n,) each, finite.
         split: name of the split, for the words.
-        calibration: the mapping fitted on validation data, if there is one.
+        quality: (n,) the scores after the mapping fitted on validation data, or None if there is none.
+        mapping: that mapping in words.
         seed: of the bootstrap.
 
     Returns:
         `split`, `n` and, for each protocol, the five measures with `ci95` (95 % intervals by `RESAMPLES` resamples, the
-        mapping held fixed) and `mapping` (in words): `raw` scores; `val_fitted`, None without a calibration; and
+        mapping held fixed) and `mapping` (in words): `raw` scores; `val_fitted`, None without a mapping; and
         `test_fitted`, the mapping fitted on these very labels, which is how published tables are made.
     """
     own = fit_calibration(scores, mos, f"the {split} labels themselves")
     protocols = {"raw": (scores, "none: raw scores")}
-    if calibration is not None:
-        protocols["val_fitted"] = (calibration(scores), calibration.describe())
+    if quality is not None:
+        protocols["val_fitted"] = (quality, mapping)
     protocols["test_fitted"] = (own(scores), own.describe())
     report = {"split": split, "n": len(scores), "raw": None, "val_fitted": None, "test_fitted": None}
     for name, (mapped, words) in protocols.items():
-        report[name] = mapped_metrics(scores, mapped, mos) | {
-            "ci95": bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed),
-            "mapping": words,
-        }
+        report[name] = measured(scores, mapped, mos, seed) | {"mapping": words}
     return report
+
+
+def measured(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, seed: int = 0) -> dict:
+    """Return the five measures, and their 95 % intervals as `ci95`."""
+    intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed)
+    return mapped_metrics(scores, mapped, mos) | {"ci95": intervals}
+
+
+def group_report(table: pd.DataFrame, column: str) -> dict:
+    """Measure scores within each group of photographs.
+
+    Args:
+        table: a row an image: mos, score, quality, and the column.
+        column: whose entries are the groups; a photograph without an entry is in none.
+
+    Returns:
+        `column`; `protocol` in words: the mapping is the validation-fitted one, or none; `measures`: for each group, in
+        natural order, `n` and the measures with `ci95`.
+
+    Raises:
+        RunError: no such column, or too many groups to be groups.
+    """
+    if column not in table:
+        raise RunError(f"--group_by {column}: no such column; there are {', '.join(map(str, table.columns))}")
+    names = sorted(table[column].dropna().unique(), key=lambda name: natural_order(str(name)))
+    if len(names) > MOST_GROUPS:
+        raise RunError(
+            f"--group_by {column}: {len(names)} different entries; choose a column with at most {MOST_GROUPS}"
+        )
+    mapped = "quality" if table["quality"].notna().all() else "score"
+    groups = {}
+    for name in names:
+        rows = table[table[column] == name]
+        found = measured(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
+        groups[str(name)] = {"n": len(rows)} | found
+    words = "mapping fitted on validation, over all groups" if mapped == "quality" else "raw scores"
+    return {"column": column, "protocol": words, "measures": groups}
+
+
+def natural_order(name: str) -> list:
+    """Return a sort key that puts 2.jpg before 10.jpg."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def data_fingerprint(table: pd.DataFrame) -> str:
+    """Return a short hash of which images there are and what people thought of them (sha256 of names and opinions)."""
+    lines = [f"{name}\t{mos:.9g}\n" for name, mos in zip(table["image"], table["mos"], strict=True)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
 def measures_table(rows: dict[str, dict | None]) -> str:
@@ -83,13 +135,27 @@ def write_csv(path: str | os.PathLike, rows: pd.DataFrame | Sequence[dict]) -> N
     unfinished.replace(path)
 
 
+def commit() -> str:
+    """Return the commit of this code, with "+ changes" where files differ from it; "unknown" outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        name, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{name} + changes" if changes else name
+
+
 def environment() -> dict[str, str]:
     """Return the command and the versions that a result depends on."""
     packages = ("torchvision", "timm", "numpy", "Pillow", "simplejpeg", "scipy", "pandas")
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "machine": platform.platform(),
+        "commit": commit(),
         "torch": torch.__version__,  # with its CUDA build
         **{name: version(name) for name in packages},
     }
