@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from data.datasets import PhotographDataset
 from data.decode import EXTENSIONS, decode_rgb
@@ -28,7 +29,7 @@ from utils.command_line import (
     usage_errors,
     whole_number,
 )
-from utils.distributed import select_device
+from utils.distributed import processes, rank, select_device
 from utils.figures import draw_quality_map, draw_views
 from utils.inference import Scores, predictions, score_photographs
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
@@ -86,6 +87,15 @@ def main(args: list[str] | None = None) -> int:
     paths = list(dict.fromkeys(find_images(options.images)))
     with usage_errors(parser):
         device = select_device(options.device)
+    with processes(device):
+        return predict(parser, options, paths, device)
+
+
+def predict(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, paths: Sequence[str], device: torch.device
+) -> int:
+    """Score photographs and draw what was asked for; return the exit code. Of several processes the first writes."""
+    with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
     if options.compile:
@@ -102,6 +112,8 @@ def main(args: list[str] | None = None) -> int:
         maps=bool(options.map),
     )
     errors = dict(result.failures)
+    if rank() > 0:
+        return EXIT_FAILED_IMAGES if errors else 0
     rows = pd.DataFrame({"image": paths}).join(predictions(result, loaded.calibration))
     rows["error"] = [errors.get(index) for index in range(len(paths))]
     rows = rows.to_dict("records")

@@ -35,7 +35,7 @@ from utils.command_line import (
     whole_number,
 )
 from utils.comparison import compare, comparison_words, read_predictions
-from utils.distributed import select_device
+from utils.distributed import processes, rank, select_device
 from utils.figures import draw_scatter
 from utils.gallery import choose, make_gallery, thumbnails
 from utils.html_report import write_html_report
@@ -137,6 +137,16 @@ def main(args: list[str] | None = None) -> int:
         parser.error("--controls scores photographs; leave out --predictions")
     with usage_errors(parser):
         device = select_device(options.device)
+    with processes(device):
+        return evaluate(parser, options, device, say)
+
+
+def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, device: torch.device, say: Callable) -> int:
+    """Score a split, or take its scores from a file, and report; return the exit code.
+
+    Of several processes each scores its part; the first one alone measures and writes.
+    """
+    with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration) if options.checkpoint else None
         if loaded:
             check_fragment_draws(options.fragment_draws, loaded.view_spec)
@@ -146,7 +156,7 @@ def main(args: list[str] | None = None) -> int:
         loaded.model.compile_trunks()
     take_data_options(options, loaded)
     labels = table_of(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
-    for note in labels.notes if labels else ():
+    for note in labels.notes if labels and rank() == 0 else ():
         say(f"Note: {note}")
 
     run = options.run or (loaded and loaded.options.get("run")) or Path(options.checkpoint or options.predictions).stem
@@ -155,6 +165,8 @@ def main(args: list[str] | None = None) -> int:
         table, tally, failures = with_labels(read_predictions(options.predictions), labels, options), None, []
     else:
         table, tally, failures = scored(loaded, labels, device, options, folder)
+    if rank() > 0:
+        return EXIT_FAILED_IMAGES if failures else 0
 
     mapped = bool(np.isfinite(table["quality"]).all())
     calibration = loaded.calibration if loaded else None
@@ -230,7 +242,8 @@ def scored(
     table = with_labels(table, labels, options)[np.isfinite(result.scores)]
     if table.empty:
         raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
-    write_csv(folder / f"predictions_{options.split}.csv", table.drop(columns="path"))
+    if rank() == 0:
+        write_csv(folder / f"predictions_{options.split}.csv", table.drop(columns="path"))
     return table, result.tally, failures
 
 
@@ -257,11 +270,12 @@ def score(
     device: torch.device,
     options: argparse.Namespace,
     label: str = "scoring",
+    together: bool = True,
 ) -> Scores:
     """Score photographs with a model, cut as the checkpoint says."""
     photographs = PhotographDataset(paths, loaded.view_spec, draws=options.fragment_draws)
     return score_photographs(
-        model.to(device), photographs, device, options.batch_size, options.num_workers, progress=label
+        model.to(device), photographs, device, options.batch_size, options.num_workers, label, together=together
     )
 
 
@@ -279,7 +293,7 @@ def controls(
         view_sizes=loaded.view_spec.view_sizes,
     )
     candidates = {
-        "untrained": score(untrained, table["path"], loaded, device, options, "untrained model").scores,
+        "untrained": score(untrained, table["path"], loaded, device, options, "untrained model", False).scores,
         "file_size": np.array([Path(path).stat().st_size for path in table["path"]], float),
     }
     mos = table["mos"].to_numpy()

@@ -1,15 +1,19 @@
 """Train a quality model: UIQA on ultra-high-definition photographs, or one trunk on AVA. One loop serves both.
 
 python train.py --config configs/demo.yaml
+torchrun --nproc_per_node 4 train.py --config configs/uhd_iqa.yaml --database_dir UHDIQA/challenge/training/
 """
 
 import argparse
+import copy
 import math
+import os
 import shutil
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +29,42 @@ from data.packed import PackedPhotographs, PackedViews
 from data.seeding import seed_torch
 from data.tables import LabelTable
 from data.views import ViewSpec
-from losses import quality_loss
+from losses import all_pairs_loss, quality_loss
 from models import build_model
 from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
 from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
-from utils.distributed import HostCopy, select_device, unwrap
+from utils.distributed import (
+    HostCopy,
+    add_up,
+    agree,
+    gather_rows,
+    processes,
+    rank,
+    select_device,
+    wait_for_all,
+    world_size,
+)
 from utils.figures import draw_curves
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import run_name, table_of, train_parser, view_spec
 from utils.progress import Tally, progress_bar, say
-from utils.report import environment, write_csv, write_json
+from utils.report import data_fingerprint, environment, write_csv, write_json
+from utils.training_state import (
+    Interruption,
+    TrainingState,
+    check_same_training,
+    find_checkpoint,
+    interruptions,
+    leave_signals_to_the_parent,
+)
 
 SHOWN_VIEWS = 8  # photographs of the first batch that TensorBoard shows
+LOSSES = ("loss", "fidelity", "mse")
+AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @entry_point
@@ -48,164 +72,285 @@ def main(args: list[str] | None = None) -> int:
     """Train as the command line says; return the exit code."""
     parser = train_parser()
     options = parse_options(parser, args)
-    if options.compile and options.multi_gpu:
-        parser.error("--compile does not go with --multi_gpu: DataParallel's copies cannot be compiled")
+    refuse_contradictions(parser, options)
     options.run = run_name(options)
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
+        torch.use_deterministic_algorithms(True)
     with usage_errors(parser):
         device = select_device(options.device)
         spec = view_spec(options)
         torch.manual_seed(options.random_seed)  # the head's and, from scratch, the trunks' first weights
         model = build_model(options.model, backbone=options.backbone, view_sizes=spec.view_sizes)
+    with processes(device), interruptions() as interruption:
+        return train(model, spec, device, options, interruption)
 
+
+def train(
+    model: QualityModel,
+    spec: ViewSpec,
+    device: torch.device,
+    options: argparse.Namespace,
+    interruption: Interruption,
+) -> int:
+    """Train a model from its start, or from where a checkpoint has it; return the exit code."""
     snapshots, logs = run_folders(options)
     table = table_of(options, splits=("train", "val"))
     rows = pd.concat([table.split("train"), table.split("val")])
     packed = PackedViews(options.packed, rows, spec, options.random_seed) if options.packed else None
-    training = PairDataset(table.split("train"), spec, options.random_seed, packed)
+    training = PairDataset(
+        table.split("train"), spec, options.random_seed, packed, options.pairing, options.horizontal_flip
+    )
     validation = table.split("val")
     photographs = PackedPhotographs(packed, validation.index) if packed else PhotographDataset(validation["path"], spec)
+    fingerprint = " ".join(data_fingerprint(table.split(name)) for name in ("train", "val"))
+    found = find_checkpoint(options.resume, snapshots / "last.pth") if options.resume else None
+    if found:
+        check_same_training(*found, options, fingerprint)
     # The loss sees (mos - mean) / sd; loading a checkpoint folds the two back into the last layer.
     scale = {"mean": 0.0, "sd": 1.0}
     if options.mos_scale == "standardise":
         scale = {"mean": float(training.mos.mean()), "sd": float(training.mos.std())}
-    start = initial_weights(model, options, spec, scale)
+    # Of several processes the first one's weights count: DistributedDataParallel hands them on.
+    start = f"{found[0]}" if found else initial_weights(model, options, spec, scale) if rank() == 0 else ""
 
-    model.to(device)
-    if options.compile:
-        model.compile_trunks()
-    network = nn.DataParallel(model) if options.multi_gpu else model
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio)
-    order = EpochBatches(len(training), options.batch_size, options.random_seed, range(options.num_epochs))
-    batches = iter(pair_loader(training, order, options.num_workers, device))
-    write_json(logs / "options.json", {"options": vars(options), "environment": environment()})
+    state = make_state(model.to(device), device, options)
+    if found:
+        state.resume(found[1])
+    images_a_step = options.batch_size * (2 if options.pairing == "batch" else 1)
+    epochs = range(state.epoch, options.num_epochs)
+    order = EpochBatches(len(training), images_a_step, options.random_seed, epochs, state.step, rank(), world_size())
+    batches = iter(batch_loader(training, order, options.num_workers, device))
+    curves = start_logs(logs, table, options, fingerprint, found is not None) if rank() == 0 else None
     say_what_runs(options, table, model, start, device, snapshots)
 
-    shutil.rmtree(logs / "tensorboard", ignore_errors=True)  # an earlier run's curves would lie over this one's
-    curves = SummaryWriter(logs / "tensorboard")
-    history: list[dict] = []
-    best = -math.inf
-    for epoch in range(options.num_epochs):
-        lr = optimizer.param_groups[0]["lr"]
-        averages = train_one_epoch(
-            network, batches, order.steps, optimizer, scale, epoch, training.paths, curves, options
-        )
-        scheduler.step()
-
-        measures, calibration, branch_means = validate(
-            network, photographs, validation["mos"].to_numpy(), scale, device, options
-        )
-        criterion = selection_criterion(measures)
-        history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
-        say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
-
-        checkpoint = {
+    def checkpoint(**more) -> dict:
+        return {
             "model": {"name": options.model, "backbone": options.backbone},
-            "state_dict": {key: value.cpu() for key, value in unwrap(network).state_dict().items()},
+            "state_dict": state.weights(),
             "view_spec": spec.to_dict(),
             "mos_scale": scale,
-            "calibration": calibration.to_dict(),
-            "branch_means": branch_means,
-            "metrics": measures,
             "options": vars(options),
-            "epoch": epoch + 1,
+            "fingerprint": fingerprint,
+            "calibration": None,
+            "branch_means": None,
+            "metrics": None,
+            "epoch": state.epoch,
+            **more,
         }
-        # A criterion that is not a number (constant scores, say) never beats one that is.
-        if not history[:-1] or criterion > best:
-            best = criterion if math.isfinite(criterion) else -math.inf
-            best_epoch = epoch + 1
-            save_checkpoint(snapshots / "best.pth", checkpoint)
-        to_resume = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "best": best}
-        save_checkpoint(snapshots / "last.pth", checkpoint | to_resume)
-        write_csv(logs / "history.csv", history)
-        draw_curves(history, logs / "curves.png")
-        for name, value in history[-1].items():
-            curves.add_scalar(f"{'validation' if name in measures else 'epoch'}/{name}", value, epoch + 1)
-        curves.flush()
 
-    curves.close()
-    say(f"Best epoch by validation: {best_epoch} ({snapshots / 'best.pth'}); history: {logs / 'history.csv'}")
+    def save_last(**more) -> None:
+        if rank() == 0:
+            save_checkpoint(snapshots / "last.pth", checkpoint(**more) | state.to_resume(), keep_previous=True)
+        wait_for_all()
+
+    for epoch in epochs:
+        lr = state.optimizer.param_groups[0]["lr"]
+        began = time.perf_counter()
+        averages, stopped = train_one_epoch(
+            state, batches, order.steps, scale, epoch, training, curves, save_last, interruption, options
+        )
+        if stopped:
+            save_last()
+            say(f"Interrupted: saved {snapshots / 'last.pth'} after step {state.step} of epoch {epoch + 1}")
+            say("Go on with the same command and --resume auto")
+            return interruption.exit_code
+        state.scheduler.step()
+
+        measures, calibration, branch_means = validate(
+            state.evaluated, photographs, validation["mos"].to_numpy(), scale, device, options
+        )
+        criterion = selection_criterion(measures)
+        speed = {name: averages.pop(name) for name in ("images_per_s", "data_wait")}
+        state.history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
+        state.speeds.append({"epoch": epoch + 1, "seconds": time.perf_counter() - began, **speed})
+        state.epoch, state.step, state.totals = epoch + 1, 0, {}
+        say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
+
+        found_now = {"calibration": calibration.to_dict(), "branch_means": branch_means, "metrics": measures}
+        # A criterion that is not a number (constant scores, say) never beats one that is.
+        if epoch == 0 or criterion > state.best:
+            state.best = criterion if math.isfinite(criterion) else -math.inf
+            state.best_epoch = epoch + 1
+            if rank() == 0:
+                save_checkpoint(snapshots / "best.pth", checkpoint(**found_now))
+        save_last(**found_now)
+        if rank() == 0:
+            write_logs(logs, state, curves, measures)
+
+    if curves:
+        curves.close()
+    say(f"Best epoch by validation: {state.best_epoch} ({snapshots / 'best.pth'}); history: {logs / 'history.csv'}")
+    if state.skipped:
+        say(f"Left out, because they cannot be used: {len(state.skipped)} images, see {logs / 'skipped.csv'}")
     say(f"Evaluate it once on the test split with: python test.py --checkpoint {snapshots / 'best.pth'}")
     return 0
 
 
 def train_one_epoch(
-    network: nn.Module,
+    state: TrainingState,
     batches: Iterator[dict],
     steps: int,
-    optimizer: torch.optim.Optimizer,
     scale: dict[str, float],
     epoch: int,
-    paths: Sequence[str],
-    curves: SummaryWriter,
+    training: PairDataset,
+    curves: SummaryWriter | None,
+    save_last,
+    interruption: Interruption,
     options: argparse.Namespace,
-) -> dict[str, float]:
-    """Pass once over the training pairs: the next `steps` of the batches.
+) -> tuple[dict[str, float], bool]:
+    """Pass once over the training images, from the step at which the state stands.
 
     Returns:
         Averages over the epoch: `loss`, `fidelity`, `mse` (on the scale the loss sees), `images_per_s` and `data_wait`,
-        the share of the time in which the network waited for data.
+        the share of the time in which the network waited for data; and whether a signal ended it early.
     """
-    network.train()
-    device = next(network.parameters()).device
+    state.network.train()
     lately, whole = Tally(), Tally()
+    whole.steps, whole.totals = state.step, dict(state.totals)
     unread: deque = deque()
-    with progress_bar(steps, f"epoch {epoch + 1}", unit="step") as bar:
-        for step in range(steps):
+
+    def read(but: int) -> None:
+        """Take in the losses of all steps but the last few: to read a loss waits for it."""
+        while len(unread) > but:
+            values = read_losses(*unread.popleft(), training.paths)
+            for tally in (lately, whole):
+                tally.add_losses(values)
+
+    with progress_bar(steps, f"epoch {epoch + 1}" if rank() == 0 else None, unit="step") as bar:
+        bar.update(state.step)
+        for step in range(state.step, steps):
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
-            if batch["errors"]:
-                raise ImageError("; ".join(message for _, message in batch["errors"]))
-
-            if epoch == step == 0:
+            handle_bad_images(batch, state, training, options)
+            if curves and epoch == step == 0:
                 for name, view in batch["views"].items():
                     curves.add_images(f"first batch/{name}", view[:SHOWN_VIEWS], 0)
-            seed_torch(options.random_seed, epoch * steps + step)  # stochastic depth and dropout
-            views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-            mos = (batch["mos"].to(device, non_blocking=True) - scale["mean"]) / scale["sd"]
-            scores = network(**views).squeeze(1)  # (2B, 1) -> (2B,): all firsts, then all seconds
-            first, second = scores.chunk(2)
-            losses = quality_loss(first, second, *mos.chunk(2), options.lr_weight_L2, options.lr_weight_pair)
-            optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()
-            optimizer.step()
+
+            seed_torch(options.random_seed, epoch * steps + step, rank())  # stochastic depth and dropout
+            counts, signals = zip(*agree(len(batch["mos"]), interruption.signal), strict=True)
+            if sum(counts):
+                state.optimizer.zero_grad(set_to_none=True)
+                losses = backward(state, batch, list(counts), scale, training.spec, options)
+                if options.clip_grad:
+                    state.scaler.unscale_(state.optimizer)
+                    nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad)
+                state.scaler.step(state.optimizer)
+                state.scaler.update()
+                state.average(options.ema)
+                unread.append((f"epoch {epoch + 1}, step {step + 1}", HostCopy(losses), batch["index"]))
 
             for tally in (lately, whole):
-                tally.add(len(mos), waited)
-            # To read a loss waits for it: a GPU gets the next step to work on first, unless a line of log is due.
-            copies = {name: HostCopy(loss) for name, loss in losses.items()}
-            unread.append((f"epoch {epoch + 1}, step {step + 1}", copies, batch["index"]))
+                tally.add(sum(counts), waited)
+            # A GPU gets the next step to work on before a loss is fetched, unless a line of log or a checkpoint is due.
             line_due = (step + 1) % options.print_samples == 0
-            while len(unread) > (0 if line_due or step + 1 == steps else 1):
-                values = read_losses(*unread.popleft(), paths)
-                for tally in (lately, whole):
-                    tally.add_losses(values)
+            save_due = options.save_every_steps and (epoch * steps + step + 1) % options.save_every_steps == 0
+            read(but=0 if line_due or save_due or any(signals) or step + 1 == steps else 1)
+            state.step, state.totals = step + 1, dict(whole.totals)
             bar.update()
             if line_due:
-                lr = optimizer.param_groups[0]["lr"]
+                lr = state.optimizer.param_groups[0]["lr"]
                 say(
                     f"Epoch {epoch + 1}/{options.num_epochs} | Step {step + 1}/{steps} "
-                    f"| loss {lately.averages['loss']:.4f} | lr {lr:.3g} | {lately.words()}"
+                    f"| loss {lately.averages.get('loss', math.nan):.4f} | lr {lr:.3g} | {lately.words()}"
                 )
-                for name, value in lately.averages.items():
+                for name, value in lately.averages.items() if curves else ():
                     curves.add_scalar(f"step/{name}", value, epoch * steps + step + 1)
                 lately = Tally()
-    averages = whole.averages
+            if any(signals):
+                interruption.signal = max(signals)
+                return {}, True
+            if save_due and step + 1 < steps:
+                save_last()
+    averages = {name: whole.averages.get(name, math.nan) for name in LOSSES}
     say(
         f"Epoch {epoch + 1}/{options.num_epochs} | training loss {averages['loss']:.4f} "
         f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {whole.words()}"
     )
-    return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}
+    return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}, False
 
 
-def read_losses(where: str, losses: dict[str, HostCopy], index: np.ndarray, paths: Sequence[str]) -> dict[str, float]:
+def backward(
+    state: TrainingState,
+    batch: dict,
+    counts: list[int],
+    scale: dict[str, float],
+    spec: ViewSpec,
+    options: argparse.Namespace,
+) -> torch.Tensor:
+    """Add the gradient of the loss over the whole batch, of which several processes have a part each.
+
+    Args:
+        state: whose parameters get it.
+        batch: this process's part; it may be empty.
+        counts: photographs of every process's part.
+        scale: what the loss sees, (mos - mean) / sd.
+        spec: of the views.
+        options: of the command line.
+
+    Returns:
+        The losses of the whole batch, LOSSES, (3,), without gradients.
+    """
+    device = next(state.model.parameters()).device
+    weights = options.lr_weight_L2, options.lr_weight_pair
+    own = counts[rank()]
+    views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
+    mos = (batch["mos"].to(device, non_blocking=True) - scale["mean"]) / scale["sd"]
+    if own == 0:  # every process has to take part in the sum of the gradients
+        views = {name: torch.zeros(1, 3, side, side, device=device) for name, side in spec.view_sizes.items()}
+    parts = min(options.accumulate, own // 2) if options.pairing == "partner" and own else 1
+    found = torch.zeros(len(LOSSES), device=device)
+    for number in range(parts):
+        some = slice(None)
+        if parts > 1:
+            firsts = torch.arange(own // 2, device=device).tensor_split(parts)[number]
+            some = torch.cat([firsts, firsts + own // 2])
+        last = number + 1 == parts
+        alone = nullcontext() if last or world_size() == 1 else state.network.no_sync()
+        with alone:
+            with torch.autocast(device.type, AMP[options.amp], enabled=options.amp != "off"):
+                scores = state.network(**{name: view[some] for name, view in views.items()}).squeeze(1)
+            if options.pairing == "batch":
+                # Every process has the loss of all pairs, and its gradient with respect to its own scores.
+                all_scores = torch.cat(gather_rows(scores[:own], counts))
+                losses = all_pairs_loss(all_scores, torch.cat(gather_rows(mos, counts)), *weights)
+                share, part = 1.0, 1 / world_size()
+            elif own:
+                losses = quality_loss(*scores.chunk(2), *mos[some].chunk(2), *weights)
+                share = part = len(scores) / sum(counts)
+            else:
+                losses, share, part = dict.fromkeys(LOSSES, 0 * scores.sum()), 1.0, 0.0
+            if own == 0:
+                losses["loss"] = losses["loss"] + 0 * scores.sum()
+            # DistributedDataParallel takes the mean of the gradients; their sum is wanted.
+            state.scaler.scale(losses["loss"] * (share * world_size())).backward()
+        found += part * torch.stack([losses[name].detach() for name in LOSSES])
+    return add_up(found)
+
+
+def handle_bad_images(batch: dict, state: TrainingState, training: PairDataset, options: argparse.Namespace) -> None:
+    """Stop at images that could not be used, or note them.
+
+    Raises:
+        ImageError: there are such, and they are not to be left out.
+    """
+    if batch["errors"] and options.on_bad_image == "stop":
+        words = "; ".join(message for _, message in batch["errors"])
+        raise ImageError(f"{words} (--on_bad_image skip leaves such images out)")
+    for index, message in batch["errors"]:
+        if training.paths[index] not in state.skipped:
+            print(f"warning: left out: {message}", file=sys.stderr)
+        state.skipped[training.paths[index]] = message
+
+
+def read_losses(where: str, losses: HostCopy, index: np.ndarray, paths: Sequence[str]) -> dict[str, float]:
     """Return the losses of a step as numbers.
 
     Raises:
         RunError: the loss is not finite; the message names the step's images.
     """
-    values = {name: loss.read().item() for name, loss in losses.items()}
+    values = dict(zip(LOSSES, losses.read().tolist(), strict=True))
     if not math.isfinite(values["loss"]):
         names = ", ".join(Path(paths[place]).name for place in index)
         raise RunError(f"the loss of {where} is {values['loss']}; its images: {names}")
@@ -239,7 +384,27 @@ def validate(
     return mapped_metrics(scores, calibration(scores), mos), calibration, branch_means
 
 
-def pair_loader(training: PairDataset, order: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
+def make_state(model: QualityModel, device: torch.device, options: argparse.Namespace) -> TrainingState:
+    """Return a training that has not begun, of a model that is on its device."""
+    averaged = copy.deepcopy(model).requires_grad_(False) if options.ema else None
+    if options.compile:
+        model.compile_trunks()
+    network = model
+    if options.multi_gpu:
+        network = nn.DataParallel(model)
+    elif world_size() > 1:
+        network = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    return TrainingState(
+        network=network,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio),
+        scaler=torch.amp.GradScaler(device.type, enabled=options.amp == "fp16"),
+        averaged=averaged,
+    )
+
+
+def batch_loader(training: PairDataset, order: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
     """Return the loader of training batches: one iteration of it serves all epochs."""
     return DataLoader(
         training,
@@ -247,6 +412,7 @@ def pair_loader(training: PairDataset, order: EpochBatches, num_workers: int, de
         num_workers=num_workers,
         collate_fn=collate_pairs,
         pin_memory=device.type == "cuda",
+        worker_init_fn=leave_signals_to_the_parent,
     )
 
 
@@ -262,6 +428,21 @@ def initial_weights(model: QualityModel, options: argparse.Namespace, spec: View
     return "ImageNet weights in every trunk"
 
 
+def refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with the parser's error where options do not go together."""
+    if options.compile and options.multi_gpu:
+        parser.error("--compile does not go with --multi_gpu: DataParallel's copies cannot be compiled")
+    if options.multi_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error("--multi_gpu does not go with torchrun, which starts a process for each GPU; leave it out")
+    if options.pairing == "batch" and options.accumulate > 1:
+        parser.error(
+            f"--accumulate {options.accumulate} does not go with --pairing batch: pairs across the parts of a batch "
+            "would be lost; use --pairing partner, or several GPUs with torchrun"
+        )
+    if options.resume and options.overwrite:
+        parser.error("--resume goes on with a run, --overwrite begins it anew: give one of them")
+
+
 def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
     """Make the run's folders for checkpoints and logs.
 
@@ -270,11 +451,41 @@ def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
     """
     snapshots, logs = Path(options.snapshot) / options.run, Path(options.logdir) / options.run
     held = [path for path in (snapshots / "last.pth", snapshots / "best.pth") if path.exists()]
-    if held and not options.overwrite:
+    if held and not (options.overwrite or options.resume):
         raise RunError(
-            f"{held[0]} is there already: give this run another name with --run, or replace it with --overwrite"
+            f"{held[0]} is there already: go on with --resume auto, give this run another name with --run, or replace "
+            "it with --overwrite"
         )
     return make_folder(snapshots), make_folder(logs)
+
+
+def start_logs(
+    logs: Path, table: LabelTable, options: argparse.Namespace, fingerprint: str, resumed: bool
+) -> SummaryWriter:
+    """Write down what the run depends on; return where its curves go."""
+    content = {"options": vars(options), "fingerprint": fingerprint, "environment": environment()}
+    if resumed:
+        write_json(logs / f"options_resumed_{time.strftime('%Y%m%d-%H%M%S')}.json", content)
+    else:
+        # An earlier run's curves would lie over this one's.
+        shutil.rmtree(logs / "tensorboard", ignore_errors=True)
+        write_json(logs / "options.json", content)
+    for name in ("train", "val"):
+        write_csv(logs / f"split_{name}.csv", table.split(name)[["image", "mos"]])
+    return SummaryWriter(logs / "tensorboard")
+
+
+def write_logs(logs: Path, state: TrainingState, curves: SummaryWriter, measures: dict[str, float]) -> None:
+    """Write the history after an epoch, in every form."""
+    write_csv(logs / "history.csv", state.history)
+    write_csv(logs / "speed.csv", state.speeds)
+    draw_curves(state.history, logs / "curves.png")
+    if state.skipped:
+        skipped = [{"image": path, "error": message} for path, message in sorted(state.skipped.items())]
+        write_csv(logs / "skipped.csv", skipped)
+    for name, value in (state.history[-1] | state.speeds[-1]).items():
+        curves.add_scalar(f"{'validation' if name in measures else 'epoch'}/{name}", value, state.epoch)
+    curves.flush()
 
 
 def say_what_runs(
@@ -288,7 +499,7 @@ def say_what_runs(
     """Print what a reader of the log needs to know before the first epoch."""
     counts = ", ".join(f"{len(table.split(name))} {name}" for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    devices = max(1, torch.cuda.device_count()) if options.multi_gpu else 1
+    devices = max(1, torch.cuda.device_count()) if options.multi_gpu else world_size()
     say(f"Labels: {table.source} ({counts}; {table.split_rule})")
     for note in table.notes:
         say(f"Note: {note}")

@@ -48,29 +48,44 @@ class PhotographDataset(Dataset):
         return views | {"index": index, "mos": self.mos[index]}
 
 
-class PairDataset(Dataset):
-    """Pairs for training: each photograph with a partner of another opinion, drawn anew every epoch.
+PAIRINGS = ("partner", "batch")
 
-    An item is a list of two samples as in PhotographDataset, `index` being the place in the table. All draws come from
-    (seed, sample, epoch, purpose), so an item does not depend on what was read before it or by which process.
+
+class PairDataset(Dataset):
+    """Photographs for training: each with a partner of another opinion, drawn anew every epoch; or each alone.
+
+    An item is a list of two samples (or one) as in PhotographDataset, `index` being the place in the table. All draws
+    come from (seed, sample, epoch, purpose), so an item does not depend on what was read before it or by which process.
 
     Args:
         table: rows with `path` and `mos`; the index identifies the sample.
         spec: how views are cut; the aesthetic crop is random here.
         seed: 0 <= seed < 2**32.
         packed: where the views are read, instead of being cut out of the image files.
+        pairing: "partner" for two samples an item, "batch" for one, where the batch makes the pairs.
+        flip: mirror every other photograph, all its views at once; left and right tell nothing of quality.
 
     Raises:
         TableError: fewer than two distinct opinions, so that no pair can be ranked.
     """
 
-    def __init__(self, table: pd.DataFrame, spec: ViewSpec, seed: int, packed: PackedViews | None = None):
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        spec: ViewSpec,
+        seed: int,
+        packed: PackedViews | None = None,
+        pairing: str = "partner",
+        flip: bool = False,
+    ):
         self.paths = table["path"].tolist()
         self.mos = table["mos"].to_numpy(float)
         self.samples = table.index.to_numpy()
         self.spec = spec
         self.seed = seed
         self.packed = packed
+        self.pairing = pairing
+        self.flip = flip
         if len(np.unique(self.mos)) < 2:
             raise TableError(
                 f"training ranks pairs of different opinions, but the {len(table)} training images have "
@@ -81,9 +96,12 @@ class PairDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, key: tuple[int, int]) -> list[dict]:
-        """Return the pair of a key (epoch, index), as EpochBatches makes them."""
+        """Return the samples of a key (epoch, index), as EpochBatches makes them."""
         epoch, index = key
-        return [self._sample(index, epoch), self._sample(self.partner(index, epoch), epoch)]
+        samples = [self._sample(index, epoch)]
+        if self.pairing == "partner":
+            samples.append(self._sample(self.partner(index, epoch), epoch))
+        return samples
 
     def partner(self, index: int, epoch: int) -> int:
         """Return a photograph with another opinion, each as likely as any other."""
@@ -102,6 +120,8 @@ class PairDataset(Dataset):
                 views = make_views(image, self.spec, generator, crop_generator)
         except ImageError as error:
             return {"index": index, "error": _named(error, self.paths[index])}
+        if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, epoch).random() < 0.5:
+            views = {name: view.flip(-1) for name, view in views.items()}
         return views | {"index": index, "mos": self.mos[index]}
 
 
@@ -117,13 +137,27 @@ class EpochBatches(Sampler):
         batch_size: samples of a batch.
         seed: 0 <= seed < 2**32.
         epochs: to run through.
+        first_step: batches of the first epoch that are left out, because a training that goes on has had them.
+        rank, world: of several processes each gets its share of every batch; a short batch may leave one with nothing.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, epochs: range):
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int,
+        epochs: range,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.length = length
         self.batch_size = batch_size
         self.seed = seed
         self.epochs = epochs
+        self.first_step = first_step
+        self.rank = rank
+        self.world = world
 
     @property
     def steps(self) -> int:
@@ -131,13 +165,16 @@ class EpochBatches(Sampler):
         return -(-self.length // self.batch_size)
 
     def __len__(self) -> int:
-        return self.steps * len(self.epochs)
+        return self.steps * len(self.epochs) - self.first_step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first = self.first_step
         for epoch in self.epochs:
             order = derive_generator(Purpose.SHUFFLE, self.seed, epoch).permutation(self.length)
-            for start in range(0, self.length, self.batch_size):
-                yield [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+            for step in range(first, self.steps):
+                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
+                yield [(epoch, int(index)) for index in np.array_split(batch, self.world)[self.rank]]
+            first = 0
 
 
 def collate_photographs(samples: Sequence[dict]) -> dict:
@@ -160,8 +197,14 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
 
 
 def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
-    """Stack pairs to one batch of 2B photographs, as `collate_photographs`: all firsts, then all seconds."""
-    return collate_photographs([first for first, _ in pairs] + [second for _, second in pairs])
+    """Stack the items of a PairDataset to one batch, as `collate_photographs`: all firsts, then all seconds.
+
+    An item with a sample that could not be used is left out whole.
+    """
+    usable = [pair for pair in pairs if not any("error" in sample for sample in pair)]
+    batch = collate_photographs([sample for samples in zip(*usable, strict=True) for sample in samples])
+    batch["errors"] = [(sample["index"], sample["error"]) for pair in pairs for sample in pair if "error" in sample]
+    return batch
 
 
 def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """The one place where an image file becomes pixels."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -13,6 +14,15 @@ import simplejpeg
 from PIL import Image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+# The only plugins of Pillow that are asked: others read whatever comes under a photograph's name, and not all are safe.
+# PostScript is handed to Ghostscript, which runs it.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
+
+# Encoders make some ten scans of a progressive JPEG. Each passes over the whole picture, so that thousands of them, of
+# a few bytes each, would take minutes.
+_MAX_SCANS = 200
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 # Above the 151 megapixels of the largest medium-format sensors; 480 MB as uint8 RGB.
 DEFAULT_MAX_PIXELS = 160_000_000
@@ -49,7 +59,10 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
     """
     name, content = _read(path_or_bytes)
     with _faults_of(name, content), _open(BytesIO(content), max_pixels) as opened:
-        pixels = _decode_plain_jpeg(content) if opened.format in ("JPEG", "MPO") else None
+        pixels = None
+        if opened.format in ("JPEG", "MPO"):
+            _check_scans(content)
+            pixels = _decode_plain_jpeg(content)
         if pixels is None:
             pixels = _decode_with_pillow(opened)
         orientation = _orientation(opened)  # after decoding: Pillow has turned TIFFs and then drops the tag
@@ -70,6 +83,7 @@ def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAU
     name, content = _read(path)
     with _faults_of(name, content), _open(BytesIO(content), max_pixels) as opened:
         if opened.format in ("JPEG", "MPO"):
+            _check_scans(content)
             orientation = _orientation(opened)
             opened.thumbnail((side, side))
             return np.ascontiguousarray(_turn_upright(_decode_with_pillow(opened), orientation))
@@ -144,13 +158,20 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
     with _pillow_limit_lock:  # the limit is a global of Pillow's, and threads may decode side by side
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            opened = Image.open(file)
+            opened = Image.open(file, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     width, height = opened.size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels are more than --max_pixels {max_pixels}; raise it if meant")
     return opened
+
+
+def _check_scans(content: bytes) -> None:
+    """Refuse a JPEG that would be decoded over and over again."""
+    scans = sum(1 for _ in _SCAN.finditer(content))
+    if scans > _MAX_SCANS:
+        raise ImageError(f"a JPEG of {scans} scans; more than {_MAX_SCANS} are not decoded")
 
 
 def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:

@@ -16,6 +16,7 @@ class Purpose(IntEnum):
     FRAGMENTS = 5
     SCENE = 6
     DEGRADATION = 7
+    FLIP = 8
 
 
 def derive_generator(purpose: Purpose, seed: int, *place: int) -> np.random.Generator:

@@ -1,6 +1,7 @@
 """Label files: which photographs there are, what people thought of them, and which split each belongs to."""
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ _SPLIT_WORDS = {
 }
 FOLDER = "folder of the set"  # column: the split as the label file writes it, which names the images' folder
 _SHOWN = 10  # entries of a list of faults that a message spells out
+_SHOWN_LETTERS = 100  # of an entry
+_MAX_COLUMNS = 10_000  # pandas takes minutes over a million
 
 
 class TableError(ValueError):
@@ -150,11 +153,16 @@ def _read_labels(database: str, source: Path, image_column: str, mos_column: str
     if not source.is_file():
         raise TableError(f"{source}: no such label file")
     try:
-        frame = _read_ava(source) if database == "AVA" else pd.read_csv(source)
+        with source.open("rb") as file:
+            columns = max(len(re.findall(rb"[,\s]", file.readline(2**20))) for _ in range(2))
+        if columns > _MAX_COLUMNS:
+            raise TableError(f"{source}: a line of {columns} separators; no label file has so many columns")
+        frame = _read_ava(source) if database == "AVA" else pd.read_csv(source, index_col=False)
     except TableError:
         raise
     except Exception as error:  # pandas raises many types for damaged files
-        raise TableError(f"{source}: cannot be read as a label file: {error}") from error
+        cause = " ".join(str(error).split())[:300]
+        raise TableError(f"{source}: cannot be read as a label file: {cause}") from error
 
     if database == "UHD_IQA":
         image_column, mos_column, split_column = "image_name", "quality_mos", "set"
@@ -172,9 +180,12 @@ def _read_labels(database: str, source: Path, image_column: str, mos_column: str
         raise TableError(f"{source}: {len(nameless)} rows name no image: rows {_listing(nameless + 1)}")
     has_split = split_column in frame
     words = frame[split_column].map(str).str.strip() if has_split else pd.Series("", frame.index)
+    opinions = frame[mos_column]
+    if opinions.dtype.kind not in "biuf":  # as text, for pandas stops at a whole number of 400 digits
+        opinions = opinions.map(str)
     ours = {
         "image": frame[image_column].map(str),
-        "mos": pd.to_numeric(frame[mos_column], errors="coerce").astype(float),
+        "mos": pd.to_numeric(opinions, errors="coerce").astype(float),
         "split": words.str.lower().map(_SPLIT_WORDS) if has_split else pd.Series("train", frame.index),
         FOLDER: words,
     }
@@ -196,7 +207,7 @@ def _read_ava(source: Path) -> pd.DataFrame:
     with source.open(encoding="utf-8", errors="replace") as lines:
         comma_separated = "," in lines.readline()
     if comma_separated:
-        frame = pd.read_csv(source)
+        frame = pd.read_csv(source, index_col=False)
         votes = [f"vote_{rating}" for rating in range(1, 11)]
         absent = [name for name in ("image_num", *votes) if name not in frame]
         if absent:
@@ -267,7 +278,7 @@ def _image_finder(folder: Path) -> Callable[[str, str], str | None]:
 
     def holds(place: Path, name: str) -> bool:
         if "/" in name:
-            return (place / name).is_file()
+            return os.path.isfile(place / name)  # unlike Path.is_file, False for a name too long for a file
         if place not in listings:
             listings[place] = set(os.listdir(place)) if place.is_dir() else set()
         return name in listings[place]
@@ -281,6 +292,12 @@ def _image_finder(folder: Path) -> Callable[[str, str], str | None]:
 
 def _listing(names: Sequence) -> str:
     """Return names for a message, the first few spelt out."""
-    names = [str(name) for name in names]
     more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(_shown, list(names)[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _shown(name: object) -> str:
+    """Return a name for a message: in one line, and not endless."""
+    name = str(name)
+    name = name if len(name) <= _SHOWN_LETTERS else name[:_SHOWN_LETTERS] + "..."
+    return name if name.isprintable() else repr(name)

@@ -1,6 +1,6 @@
 """The one place where a photograph is cut into the network's views."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from data.resize import resize_bilinear
 from data.saliency import METHODS, salient_corner
 from data.seeding import Purpose, derive_generator
 
+MAX_SIDE = 4096  # of a view, pixels: beyond what a network reads, and bounds what a checkpoint can ask for
 VIEW_NAMES = ("aesthetic", "distortion", "salient")
 
 
@@ -56,6 +57,9 @@ class ViewSpec:
         unknown = set(self.views) - set(VIEW_NAMES)
         if unknown or not self.views:
             raise ValueError(f"views must be some of {', '.join(VIEW_NAMES)}; got {self.views!r}")
+        largest = max(self.resize, *self.view_sizes.values())
+        if largest > MAX_SIDE:
+            raise ValueError(f"a view's side, and resize, must be at most {MAX_SIDE} pixels; got {largest}")
 
     @property
     def view_sizes(self) -> dict[str, int]:
@@ -76,9 +80,21 @@ class ViewSpec:
         return asdict(self) | {"views": list(self.views)}
 
     @classmethod
-    def from_dict(cls, fields: dict) -> "ViewSpec":
-        """Undo `to_dict`."""
-        return cls(**(fields | {"views": tuple(fields["views"])}))
+    def from_dict(cls, values: dict) -> "ViewSpec":
+        """Undo `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: these are no such fields.
+        """
+        views = tuple(values["views"])
+        if not all(isinstance(view, str) for view in views):
+            raise TypeError("views must be names")
+        values = {**values, "views": views}
+        for field in fields(cls):
+            if field.name in values and type(values[field.name]) is not type(field.default):
+                given = type(values[field.name]).__name__
+                raise TypeError(f"{field.name} must be of type {type(field.default).__name__}; got {given}")
+        return cls(**values)
 
 
 def make_views(

@@ -1,6 +1,6 @@
 """Training objectives. Imports no other package of this repository."""
 
 from losses.fidelity import fidelity_loss
-from losses.quality import quality_loss
+from losses.quality import all_pairs_loss, quality_loss
 
-__all__ = ["fidelity_loss", "quality_loss"]
+__all__ = ["all_pairs_loss", "fidelity_loss", "quality_loss"]

@@ -41,6 +41,11 @@ class QualityModel(nn.Module):
         # Views lie in memory with the channels last; a trunk's rounding must not depend on that.
         return (view.to(self.mean.dtype, memory_format=torch.contiguous_format) / 255 - self.mean) / self.std
 
+    def regress(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the scores of features, (B, C) -> (B, 1), in float32 also where autocast computes trunks in less."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.quality(features.to(self.quality[0].weight.dtype))
+
     def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the head as one linear map: for each view a weight vector (C,), and the bias, a scalar."""
         first, second = self.quality
@@ -137,7 +142,7 @@ class UIQA(QualityModel):
         distortion = self.distortion_feature_extraction(self.normalise(distortion))
         salient = self.saliency_feature_extraction(self.normalise(salient))
         features = torch.cat([aesthetic, distortion, salient], dim=1)  # (B, 3C), 2304 with swin_t
-        return self.quality(features)
+        return self.regress(features)
 
 
 class SwinT(QualityModel):
@@ -164,7 +169,7 @@ class SwinT(QualityModel):
 
     def forward(self, aesthetic: torch.Tensor) -> torch.Tensor:
         """Score a batch of aesthetic views, (B, 3, S, S) uint8 or normalised floats; returns (B, 1)."""
-        return self.quality(self.feature_extraction(self.normalise(aesthetic)))
+        return self.regress(self.feature_extraction(self.normalise(aesthetic)))
 
 
 MODELS = {"UIQA": UIQA, "SwinT": SwinT}
@@ -181,7 +186,7 @@ def build_model(name: str = "UIQA", **options) -> QualityModel:
     Raises:
         ValueError: no such model or backbone.
     """
-    name = MODEL_ALIASES.get(name, name)
+    name = MODEL_ALIASES.get(name, name) if isinstance(name, str) else "no name"
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
     return MODELS[name](**options)

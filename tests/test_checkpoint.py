@@ -304,6 +304,6 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path,
         save_checkpoint(path, content_of(model) | {"options": lambda: None})
     assert path.read_bytes() == before
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(CheckpointError, match="No space"):
         save_checkpoint(path, content_of(model))
     assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 """Training: what it leaves behind, what it refuses, and that nothing but the options decides the result."""
 
 import json
+import shutil
 import urllib.error
 
 import numpy as np
@@ -13,9 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import prepare
 import test as test_entry
 import train
+from data.views import ViewSpec
 from losses import quality_loss
+from models import build_model
 from utils.checkpoint import load_checkpoint, load_model
 from utils.command_line import EXIT_UNUSABLE_INPUT
+from utils.options import train_parser
 
 
 def weights(path) -> dict[str, torch.Tensor]:
@@ -46,10 +50,13 @@ def command(tiny_dataset, tiny_model_options, tmp_path):
 
 
 def test_a_run_leaves_checkpoints_history_and_options(trained):
-    assert {path.name for path in trained.snapshots.iterdir()} == {"best.pth", "last.pth"}
+    assert {path.name for path in trained.snapshots.iterdir()} == {"best.pth", "last.pth", "previous.pth"}
     history = pd.read_csv(trained.logs / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
-    assert {"loss", "lr", "SRCC", "PLCC", "KRCC", "RMSE", "MAE", "images_per_s", "data_wait"} <= set(history)
+    assert {"loss", "lr", "SRCC", "PLCC", "KRCC", "RMSE", "MAE"} <= set(history)
+    assert list(pd.read_csv(trained.logs / "speed.csv")) == ["epoch", "seconds", "images_per_s", "data_wait"]
+    assert len(pd.read_csv(trained.logs / "split_train.csv")) == 12
+    assert len(pd.read_csv(trained.logs / "split_val.csv")) == 6
     options = json.loads((trained.logs / "options.json").read_text())
     assert options["options"]["backbone"] == "timm:test_resnet"
     assert options["environment"]["torch"] == torch.__version__
@@ -95,7 +102,7 @@ def test_the_best_epoch_is_chosen_by_the_validation_criterion(trained):
 
 def test_last_holds_what_resuming_needs_and_best_does_not(trained):
     last, best = (load_checkpoint(trained.snapshots / f"{name}.pth") for name in ("last", "best"))
-    assert {"optimizer", "scheduler", "best"} <= last.keys()
+    assert {"optimizer", "scheduler", "scaler", "progress"} <= last.keys()
     assert "optimizer" not in best
 
 
@@ -236,10 +243,7 @@ def test_training_from_a_pack_is_training_from_the_images(command, tiny_model_op
     assert train.main(command("direct", "--num_epochs=2")) == 0
     assert train.main(command("packed", "--num_epochs=2", f"--packed={tmp_path}/pack", "--num_workers=2")) == 0
     assert_same_weights(tmp_path / "ckpts/direct/last.pth", tmp_path / "ckpts/packed/last.pth")
-    direct, packed = (
-        pd.read_csv(tmp_path / "logs" / run / "history.csv").drop(columns=["images_per_s", "data_wait"])
-        for run in ("direct", "packed")
-    )
+    direct, packed = (pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("direct", "packed"))
     pd.testing.assert_frame_equal(direct, packed, check_exact=True)
 
 
@@ -259,3 +263,86 @@ def test_the_images_of_a_loss_that_is_not_finite_are_named(command, capsys, monk
     message = capsys.readouterr().err
     assert "epoch 1, step 1 is nan" in message
     assert message.count(".jpg") == 8
+
+
+def losses_of_twenty_steps(amp: str, **more: object) -> list[float]:
+    torch.manual_seed(0)
+    spec = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
+    model = build_model("UIQA", backbone="swin_nano", view_sizes=spec.view_sizes)
+    words = [
+        "--mos_scale=standardise",
+        "--lr=0.001",
+        f"--amp={amp}",
+        *(f"--{name}={value}" for name, value in more.items()),
+    ]
+    options = train_parser().parse_args(words)
+    state = train.make_state(model, torch.device("cpu"), options)
+    views = {name: torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8) for name in spec.views}
+    batch = {"views": views, "mos": torch.linspace(-1, 1, 8), "errors": []}
+    losses = []
+    for _ in range(20):
+        state.optimizer.zero_grad()
+        losses.append(train.backward(state, batch, [8], {"mean": 0.0, "sd": 1.0}, spec, options)[0].item())
+        state.optimizer.step()
+    return losses
+
+
+def test_half_precision_learns_as_float32_does():
+    half, whole = losses_of_twenty_steps("bf16"), losses_of_twenty_steps("off")
+    assert np.isfinite(half).all()
+    assert half[-1] < 0.7 * half[0]
+    assert half != whole
+    np.testing.assert_allclose(half[0], whole[0], rtol=0.05)
+    assert abs(np.mean(half) - np.mean(whole)) < 0.05 * np.mean(whole)
+
+
+def test_the_gradients_norm_is_limited(command, monkeypatch):
+    norms = []
+
+    def step(self, *words, **more):
+        squares = [parameter.grad.square().sum() for group in self.param_groups for parameter in group["params"]]
+        norms.append(float(torch.stack(squares).sum().sqrt()))
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    assert train.main(command("free")) == 0
+    free, norms[:] = list(norms), []
+    limit = min(free) / 2
+    assert train.main(command("limited", f"--clip_grad={limit}")) == 0
+    np.testing.assert_allclose(norms, limit, rtol=1e-3)
+
+
+def test_a_photograph_that_cannot_be_decoded_stops_or_is_left_out_and_listed(command, tiny_dataset, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(tiny_dataset, copy)
+    broken = sorted((copy / "training").iterdir())[0]
+    broken.write_bytes(b"no photograph")
+    assert train.main(command("stop", folder=copy)) == EXIT_UNUSABLE_INPUT
+    assert broken.name in capsys.readouterr().err
+    for pairing in ("partner", "batch"):
+        words = ["--on_bad_image=skip", f"--pairing={pairing}", "--num_epochs=2"]
+        assert train.main(command(pairing, *words, folder=copy)) == 0
+        assert "1 images, see" in capsys.readouterr().out
+        skipped = pd.read_csv(tmp_path / "logs" / pairing / "skipped.csv")
+        assert [broken.name in image for image in skipped["image"]] == [True]
+
+
+def test_a_deterministic_run_has_the_same_history_to_the_last_digit(command, tmp_path):
+    for run in ("one", "other"):
+        assert train.main(command(run, "--deterministic", "--num_epochs=2")) == 0
+    torch.use_deterministic_algorithms(False)
+    one, other = (tmp_path / "logs" / run / "history.csv" for run in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (["--pairing=batch", "--accumulate=2"], "--pairing partner"),
+        (["--resume=auto", "--overwrite"], "one of them"),
+        (["--ema=1"], "less than 1"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(words, remedy, command, capsys):
+    with pytest.raises(SystemExit):
+        train.main(command("run", *words))
+    assert remedy in capsys.readouterr().err

@@ -101,7 +101,7 @@ def load_calibration(path: str | os.PathLike) -> Calibration:
         ValueError: missing, no such file, or of another content. Pickled objects are never loaded.
     """
     try:
-        parameters = np.load(path, allow_pickle=False)
+        parameters = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory that the file does not fill
     except Exception as error:  # numpy raises a handful of types for damaged files
         raise ValueError(f"{path}: cannot be read as a calibration file: {error}") from error
     real = isinstance(parameters, np.ndarray) and parameters.dtype.kind in "fiu"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,20 +47,48 @@ class LoadedModel:
     options: dict
 
 
-def save_checkpoint(path: str | os.PathLike, content: dict) -> None:
+def save_checkpoint(path: str | os.PathLike, content: dict, keep_previous: bool = False) -> None:
     """Write a checkpoint so that the file is either the old one or the whole new one, whatever happens in between.
 
     Args:
         path: its folder must exist.
         content: tensors, dicts, lists, str, int, float, bool and None only, so that loading never runs code.
+        keep_previous: keep the file that is replaced beside it, see `previous_of`.
+
+    Raises:
+        CheckpointError: it cannot be written, on a full disk for one; what was there is untouched.
     """
     path = Path(path)
     unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("wb") as file:
-        torch.save({"format": FORMAT, "version": VERSION, **content}, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with unfinished.open("wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError
+        unfinished.unlink(missing_ok=True)
+        cause = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        remedy = f"{path} still holds the last good one" if path.exists() else "there was none before"
+        raise CheckpointError(
+            f"{path}: this checkpoint cannot be written ({cause}); {remedy}. Make room, and go on with --resume auto"
+        ) from error
+    if keep_previous and path.exists():
+        # A second name for the old file first: at no moment is there no whole checkpoint under the name.
+        second = path.with_name(path.name + ".second")
+        second.unlink(missing_ok=True)
+        os.link(path, second)
+        second.replace(previous_of(path))
     unfinished.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def previous_of(path: str | os.PathLike) -> Path:
+    """Return where the checkpoint before this one is: last.pth has previous.pth beside it."""
+    return Path(path).with_name("previous.pth")
 
 
 def read_weights_file(path: str | os.PathLike) -> dict:
@@ -75,6 +104,7 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
+            _check_uncompressed(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and torch each raise exceptions of their own for damaged files
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
@@ -85,7 +115,16 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         raise CheckpointError(f"{path}: cannot be loaded: {cause}") from error
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path}: holds no state dict: a dict of weights by name")
-    return content
+    return dict(dict.items(content))  # plain: a pickled OrderedDict may hide its own methods behind attributes
+
+
+def _check_uncompressed(path: Path) -> None:
+    """Refuse a zip with compressed entries, which torch never writes: a small file could fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.file_size > entry.compress_size for entry in archive.infolist()):
+            raise ValueError("its entries are compressed")
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict | None:
@@ -103,7 +142,7 @@ def _is_ours(content: dict, path: str | os.PathLike) -> bool:
     if content.get("format") != FORMAT:
         return False
     state = content.get("state_dict")
-    named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    named = isinstance(state, dict) and all(isinstance(key, str) for key in dict.keys(state))
     if not named or not isinstance(content.get("version"), int):
         raise CheckpointError(f"{path}: damaged: a checkpoint holds its version and a state dict")
     if content["version"] > VERSION:
@@ -144,13 +183,15 @@ def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | No
 def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | None) -> LoadedModel:
     try:
         spec = ViewSpec.from_dict(content["view_spec"])
-        model = build_model(**content["model"], view_sizes=spec.view_sizes)
-        calibration = content["calibration"] and Calibration.from_dict(content["calibration"])
+        model = _build_within(path, content["model"], spec)
+        calibration = content["calibration"]
+        if calibration is not None:
+            calibration = Calibration.from_dict(calibration)
         branch_means, options = content["branch_means"], dict(content["options"])
         if branch_means is not None:
             branch_means = {name: float(branch_means[name]) for name in model.view_names}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    except Exception as error:  # timm and torch raise exceptions of many kinds for options that do not fit
+        raise _damaged(path, error) from error
     _load_strictly(model, content["state_dict"], path)
     model.fold_opinion_scale(*_opinion_scale(content, path))
     if calibration_path:
@@ -158,12 +199,40 @@ def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | 
     return LoadedModel(model.eval(), spec, calibration, branch_means, options)
 
 
+def _build_within(path: Path, options: dict, spec: ViewSpec) -> QualityModel:
+    """Build the model of a checkpoint, unless it has more weights than the file has bytes.
+
+    Raises:
+        ValueError: it has; or no such model or backbone. Options of other types raise errors of all kinds.
+    """
+    if not all(value is None or isinstance(value, str | int | float) for value in dict.values(options)):
+        raise ValueError("a model's options are plain values")
+    try:
+        with torch.device("meta"):  # takes no memory
+            outline = build_model(**options, view_sizes=spec.view_sizes)
+        weights = sum(parameter.numel() for parameter in outline.parameters())
+    except Exception:  # a trunk that computes while it is built; wrong options are told below
+        weights = 0
+    if weights > path.stat().st_size:
+        raise ValueError(f"its model has {weights} weights, more than the file has bytes")
+    return build_model(**options, view_sizes=spec.view_sizes)
+
+
+def _damaged(path: str | os.PathLike, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged: {type(error).__name__}: {_in_short(error)}")
+
+
+def _in_short(error: Exception) -> str:
+    """Return an error's message in one line of at most 300 letters."""
+    return " ".join(str(error).split())[:300]
+
+
 def _opinion_scale(content: dict, path: str | os.PathLike) -> tuple[float, float]:
     """Return the mean and s.d. that a checkpoint's training took away from the opinions and divided them by."""
     try:
         return float(content["mos_scale"]["mean"]), float(content["mos_scale"]["sd"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: damaged: {type(error).__name__}: {error}") from error
+    except Exception as error:  # a value of any type may stand there
+        raise _damaged(path, error) from error
 
 
 def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0.0, mos_sd: float = 1.0) -> str:
@@ -207,13 +276,13 @@ def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0
 
 def _without_prefix(state: dict) -> dict:
     """Return a state dict without DataParallel's and torch.compile's prefixes, in whatever order they were added."""
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in state.items()}
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in dict.items(state)}
 
 
 def _load_strictly(module: torch.nn.Module, state: dict, path: str | os.PathLike) -> None:
     """Load a state dict with every key in its place; name what does not fit."""
     try:
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(dict(dict.items(state)), strict=True)
     except (RuntimeError, AttributeError, TypeError) as error:
         expected = set(module.state_dict())
         missing, unexpected = sorted(expected - set(state)), sorted(set(state) - expected)
@@ -228,6 +297,6 @@ def _load_strictly(module: torch.nn.Module, state: dict, path: str | os.PathLike
             if names
         ]
         raise CheckpointError(
-            f"{path}: its weights do not fit {type(module).__name__}: {'; '.join(faults) or error}. "
+            f"{path}: its weights do not fit {type(module).__name__}: {'; '.join(faults) or _in_short(error)}. "
             "Is it a checkpoint of another model or backbone?"
         ) from error

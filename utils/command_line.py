@@ -19,7 +19,7 @@ from utils.checkpoint import CheckpointError
 
 EXIT_FAILED_IMAGES = 1  # the work was done, but some images could not be used
 EXIT_UNUSABLE_INPUT = 2  # argparse's own code for a wrong command line
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it; 143 after SIGTERM
 
 
 class RunError(RuntimeError):
@@ -79,6 +79,8 @@ class _Parser(argparse.ArgumentParser):
     """Names an error in one line instead of below a page of usage."""
 
     def error(self, message: str) -> NoReturn:
+        message = " ".join(message.split())
+        message = message if len(message) <= 2000 else message[:2000] + " ..."
         self.exit(EXIT_UNUSABLE_INPUT, f"{self.prog}: error: {message} (see --help)\n")
 
 
@@ -128,7 +130,7 @@ def _config_tokens(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     try:
         # BaseLoader leaves every value a string: `amp: off` stays a word, and types are argparse's business alone.
         entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:  # the last from deep nesting
         parser.error(f"--config {path}: cannot be read: {error}")
     if not isinstance(entries or {}, dict):
         parser.error(f"--config {path}: must hold `option: value` lines")
@@ -164,16 +166,18 @@ def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int
     return parse
 
 
-def number(lowest: float, above: bool = False) -> Callable[[str], float]:
-    """Return a type for finite numbers, at least (or, if `above`, more than) `lowest`."""
+def number(lowest: float, above: bool = False, below: float = float("inf")) -> Callable[[str], float]:
+    """Return a type for finite numbers: at least (or, if `above`, more than) `lowest`, less than `below`."""
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
-        if not lowest <= value < float("inf") or (above and value == lowest):
-            raise argparse.ArgumentTypeError(f"must be {'more than' if above else 'at least'} {lowest:g}; got {text}")
+        if not lowest <= value < below or (above and value == lowest):
+            limits = f"{'more than' if above else 'at least'} {lowest:g}"
+            limits += f" and less than {below:g}" if below < float("inf") else ""
+            raise argparse.ArgumentTypeError(f"must be {limits}; got {text}")
         return value
 
     return parse

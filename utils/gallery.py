@@ -130,7 +130,9 @@ def make_gallery(
     """
     spec = loaded.view_spec
     photographs = PhotographDataset([paths[row] for row in rows], spec, draws=draws)
-    result = score_photographs(loaded.model, photographs, device, batch_size, num_workers, "gallery", maps=True)
+    result = score_photographs(
+        loaded.model, photographs, device, batch_size, num_workers, "gallery", maps=True, together=False
+    )
     usable = [place for place in range(len(rows)) if np.isfinite(result.scores[place])]
     maps = {place: {name: grid[place] for name, grid in result.maps.items()} for place in usable}
     relative = {place: relative_maps(found, loaded.branch_means)[0] for place, found in maps.items()}

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from data.datasets import collate_photographs
 from models.uiqa import QualityModel
 from utils.calibration import Calibration
-from utils.distributed import HostCopy, unwrap
+from utils.distributed import HostCopy, gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
 
 
@@ -50,6 +50,7 @@ def score_photographs(
     num_workers: int = 0,
     progress: str | None = None,
     maps: bool = False,
+    together: bool = True,
 ) -> Scores:
     """Score photographs; one that cannot be used is recorded and the rest go on.
 
@@ -65,8 +66,11 @@ def score_photographs(
             the batches.
         progress: label of a progress bar, shown on a terminal only; None for no bar.
         maps: keep what every place adds.
+        together: of several processes each scores its part, no photograph twice, and all get the whole result; False
+            for work that one process does alone.
     """
     count = len(photographs)
+    mine = range(rank(), count, world_size()) if together else range(count)
     views = unwrap(model).view_names
     columns = ("score", *views, "draw_sd")
     table = np.full((count, len(columns)), np.nan)
@@ -85,9 +89,9 @@ def score_photographs(
             values = copy.read().float().numpy()
             places.setdefault(name, np.full((count, *values.shape[1:]), np.nan, np.float32))[index] = values
 
-    with torch.inference_mode(), progress_bar(count, progress) as bar:
-        batches = _batches(photographs, batch_size, num_workers, device)
-        for _ in range(0, count, batch_size):
+    with torch.inference_mode(), progress_bar(len(mine), progress if rank() == 0 else None) as bar:
+        batches = _batches(Subset(photographs, mine), batch_size, num_workers, device)
+        for _ in range(0, len(mine), batch_size):
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
@@ -105,6 +109,14 @@ def score_photographs(
             bar.update(len(batch["index"]) + len(batch["errors"]))
         if under_way:
             take(*under_way)
+    if together and world_size() > 1:
+        parts = gather_objects((mine, table[mine], {name: values[mine] for name, values in places.items()}, failures))
+        for theirs, rows, of_places, _ in parts:
+            table[theirs] = rows
+            for name, values in of_places.items():
+                places.setdefault(name, np.full((count, *values.shape[1:]), np.nan, np.float32))[theirs] = values
+        failures = sorted(failure for *_, part in parts for failure in part)
+        tally.images = count
     tally.stop()
     column = dict(zip(columns, table.T, strict=True))
     shares = {name: column[name] for name in views}

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from data.datasets import PAIRINGS
 from data.decode import DEFAULT_MAX_PIXELS
 from data.saliency import METHODS
 from data.tables import DATABASES, LabelTable, TableError, load_table
@@ -252,7 +253,51 @@ def train_parser() -> argparse.ArgumentParser:
         choices=("none", "standardise"),
         default="none",
         help="opinions the loss sees: as they are (the paper), or less the training mean and over the s.d.; scores are "
-        "on the data set's scale either way. UHD-IQA's opinions (s.d. 0.046) leave the fidelity loss almost flat",
+        "on the data set's scale either way. UHD-IQA's opinions have a s.d. of 0.046, and pairs are compared in units "
+        "of 1: as they are, a reversed pair 0.05 apart costs 0.0008, and the fidelity loss teaches almost nothing",
+    )
+    group.add_argument(
+        "--pairing",
+        choices=PAIRINGS,
+        default="partner",
+        help="partner: each image with one of another opinion (the paper); batch: 2 x batch_size different images and "
+        "all their pairs, 276 from the paper's 24 images, for the same work",
+    )
+    add_flag(group, "--horizontal_flip", "mirror every other photograph")
+    group.add_argument(
+        "--amp",
+        choices=("off", "bf16", "fp16"),
+        default="off",
+        help="compute the trunks in half precision (fp16 with a scaled loss); head, loss and validation stay float32",
+    )
+    group.add_argument(
+        "--accumulate",
+        type=whole_number(1),
+        default=1,
+        metavar="N",
+        help="pass a batch through the network in N parts, for GPUs that it does not fit; the gradient is the same",
+    )
+    group.add_argument(
+        "--ema",
+        type=number(0, below=1),
+        default=0.0,
+        metavar="DECAY",
+        help="validate and keep a moving average of the weights (0.999, say; 0: the weights themselves)",
+    )
+    group.add_argument(
+        "--clip_grad", type=number(0), default=0.0, metavar="X", help="limit the gradient's norm (0: no limit)"
+    )
+    group.add_argument(
+        "--on_bad_image",
+        choices=("stop", "skip"),
+        default="stop",
+        help="when a training image cannot be decoded: end with its name, or leave it out, count and list it",
+    )
+    add_flag(
+        group,
+        "--deterministic",
+        "use deterministic algorithms only: the same command gives the same history to the last digit on the same "
+        "machine with the same number of threads",
     )
     group.add_argument(
         "--init",
@@ -265,7 +310,11 @@ def train_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="weights to start from: an AVA checkpoint or a bare trunk (for every branch), or a whole model",
     )
-    add_flag(group, "--multi_gpu", "use all visible GPUs with DataParallel")
+    add_flag(
+        group,
+        "--multi_gpu",
+        "use all visible GPUs with DataParallel; faster: torchrun --nproc_per_node N train.py ..., without this",
+    )
 
     group = parser.add_argument_group("run")
     group.add_argument(
@@ -277,6 +326,18 @@ def train_parser() -> argparse.ArgumentParser:
     group.add_argument("--snapshot", default="ckpts", metavar="DIR", help="DIR/<run>/ receives last.pth and best.pth")
     group.add_argument("--logdir", default="logfiles", metavar="DIR", help="DIR/<run>/ receives history and options")
     add_flag(group, "--overwrite", "replace the checkpoints of an earlier run of this name")
+    group.add_argument(
+        "--resume",
+        metavar="auto|FILE",
+        help="go on with a training: auto, from the run's own last.pth if there is one; or from a file",
+    )
+    group.add_argument(
+        "--save_every_steps",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="save last.pth also every N steps, not only after epochs and when interrupted (0)",
+    )
     group.add_argument(
         "--print_samples", type=whole_number(1), default=50, metavar="N", help="steps between two lines of log"
     )

@@ -5,6 +5,8 @@ import time
 
 from tqdm import tqdm
 
+from utils.distributed import rank
+
 
 def progress_bar(total: int, label: str | None, unit: str = "image") -> tqdm:
     """Return a progress bar on standard error that shows only on a terminal, and only if it has a label."""
@@ -12,7 +14,9 @@ def progress_bar(total: int, label: str | None, unit: str = "image") -> tqdm:
 
 
 def say(line: str) -> None:
-    """Print a line at once, above a progress bar if there is one."""
+    """Print a line at once, above a progress bar if there is one; of several processes the first alone does."""
+    if rank() > 0:
+        return
     tqdm.write(line, file=sys.stdout)
     sys.stdout.flush()
 
