@@ -40,6 +40,7 @@ from utils.distributed import (
     HostCopy,
     add_up,
     agree,
+    gather_objects,
     gather_rows,
     processes,
     rank,
@@ -167,6 +168,8 @@ def train(
         state.epoch, state.step, state.totals = epoch + 1, 0, {}
         say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
 
+        for part in gather_objects(state.skipped):
+            state.skipped |= part
         found_now = {"calibration": calibration.to_dict(), "branch_means": branch_means, "metrics": measures}
         # A criterion that is not a number (constant scores, say) never beats one that is.
         if epoch == 0 or criterion > state.best:

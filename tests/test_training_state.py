@@ -211,6 +211,8 @@ def test_killed_twenty_times_it_ends_the_same(command, tmp_path):
 
 
 def test_a_second_signal_leaves_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+
     def interrupt_twice() -> None:
         with interruptions() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
@@ -222,6 +224,7 @@ def test_a_second_signal_leaves_at_once():
     with pytest.raises(KeyboardInterrupt):
         interrupt_twice()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
