@@ -40,6 +40,7 @@ def test_the_table_shows_the_limit_beside_both_ways(photograph_file, tmp_path, c
     assert json.loads((tmp_path / "x.json").read_text())["suite"] == "views"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
 def test_memory_is_measured_beside_the_image_itself(photograph_file, capsys, monkeypatch):
     monkeypatch.setattr("utils.view_suites.MEMORY_MEGAPIXELS", 6)

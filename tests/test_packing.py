@@ -73,6 +73,7 @@ def test_the_options_may_come_from_a_config_of_training(reference, command, tmp_
     assert content(tmp_path / "pack") == reference
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_started_again_it_is_the_same_pack(reference, command, tmp_path):
     """Both splits are small, so the process is watched and killed when so many records are made."""
     words = [sys.executable, str(ROOT / "prepare.py"), *command("--num_workers=1")]

@@ -112,6 +112,7 @@ def test_an_unknown_model_is_refused_by_name(name):
         build_model(name)
 
 
+@pytest.mark.slow
 def test_a_three_branch_swin_learns_eight_photographs_by_heart():
     torch.manual_seed(1)
     model = build_model("UIQA", backbone="swin_nano", view_sizes=SIZES)
@@ -128,6 +129,7 @@ def test_a_three_branch_swin_learns_eight_photographs_by_heart():
     assert losses[-1] < 0.02 * losses[0]
 
 
+@pytest.mark.slow
 def test_the_papers_model_takes_a_training_step_at_480_pixels():
     torch.manual_seed(0)
     model = build_model("UIQA").train()
