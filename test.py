@@ -49,6 +49,7 @@ from utils.options import (
     add_max_pixels,
     check_fragment_draws,
     table_of,
+    take_data_options,
 )
 from utils.progress import Tally
 from utils.report import (
@@ -56,6 +57,7 @@ from utils.report import (
     data_fingerprint,
     environment,
     evaluation_report,
+    group_names,
     group_report,
     measured,
     measures_table,
@@ -154,10 +156,13 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, devic
             loaded.model.to(device)
     if loaded and options.compile:
         loaded.model.compile_trunks()
-    take_data_options(options, loaded)
+    take_data_options(options, loaded.options if loaded else {})
     labels = table_of(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
     for note in labels.notes if labels and rank() == 0 else ():
         say(f"Note: {note}")
+
+    if labels and options.group_by and not options.predictions:
+        group_names(labels.split(options.split), options.group_by)  # a misspelt column is told before hours of scoring
 
     run = options.run or (loaded and loaded.options.get("run")) or Path(options.checkpoint or options.predictions).stem
     folder = make_folder(Path(options.logdir) / run)
@@ -210,20 +215,6 @@ def compare_files(options: argparse.Namespace, say: Callable) -> int:
     if options.json:
         write_json(options.json, {"first": options.compare[0], "second": options.compare[1]} | result)
     return 0
-
-
-def take_data_options(options: argparse.Namespace, loaded: LoadedModel | None) -> None:
-    """Fill data options that were not given from the run that trained the model, else from the defaults."""
-    defaults = make_parser("")
-    add_data_options(defaults)
-    defaults = defaults.parse_args([])
-    # A new folder or kind of data set brings its own label file.
-    moved = options.database_dir is not None or options.database is not None
-    trained = loaded.options if loaded else {}
-    for name in DATA_OPTIONS:
-        if getattr(options, name) is None:
-            trained_with = None if moved and name == "metadata" else trained.get(name)
-            setattr(options, name, getattr(defaults, name) if trained_with is None else trained_with)
 
 
 def scored(

@@ -5,15 +5,13 @@ torchrun --nproc_per_node 4 train.py --config configs/uhd_iqa.yaml --database_di
 """
 
 import argparse
-import copy
 import math
 import os
 import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +25,7 @@ from data.datasets import EpochBatches, PairDataset, PhotographDataset, collate_
 from data.decode import ImageError
 from data.packed import PackedPhotographs, PackedViews
 from data.seeding import seed_torch
-from data.tables import LabelTable
 from data.views import ViewSpec
-from losses import all_pairs_loss, quality_loss
 from models import build_model
 from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
@@ -38,34 +34,32 @@ from utils.checkpoint import initialise, save_checkpoint
 from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
 from utils.distributed import (
     HostCopy,
-    add_up,
     agree,
     gather_objects,
-    gather_rows,
     processes,
     rank,
     select_device,
     wait_for_all,
     world_size,
 )
-from utils.figures import draw_curves
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import run_name, table_of, train_parser, view_spec
 from utils.progress import Tally, progress_bar, say
-from utils.report import data_fingerprint, environment, write_csv, write_json
+from utils.report import data_fingerprint
+from utils.run_logs import say_what_runs, start_logs, validation_words, write_logs
 from utils.training_state import (
     Interruption,
     TrainingState,
+    begin,
     check_same_training,
     find_checkpoint,
     interruptions,
     leave_signals_to_the_parent,
 )
+from utils.training_step import LOSSES, training_step
 
 SHOWN_VIEWS = 8  # photographs of the first batch that TensorBoard shows
-LOSSES = ("loss", "fidelity", "mse")
-AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @entry_point
@@ -115,9 +109,10 @@ def train(
     # Of several processes the first one's weights count: DistributedDataParallel hands them on.
     start = f"{found[0]}" if found else initial_weights(model, options, spec, scale) if rank() == 0 else ""
 
-    state = make_state(model.to(device), device, options)
+    state = begin(model.to(device), device, options)
     if found:
         state.resume(found[1])
+        keep_best(found[0], snapshots)
     images_a_step = options.batch_size * (2 if options.pairing == "batch" else 1)
     epochs = range(state.epoch, options.num_epochs)
     order = EpochBatches(len(training), images_a_step, options.random_seed, epochs, state.step, rank(), world_size())
@@ -198,7 +193,7 @@ def train_one_epoch(
     epoch: int,
     training: PairDataset,
     curves: SummaryWriter | None,
-    save_last,
+    save_last: Callable[[], None],
     interruption: Interruption,
     options: argparse.Namespace,
 ) -> tuple[dict[str, float], bool]:
@@ -234,14 +229,7 @@ def train_one_epoch(
             seed_torch(options.random_seed, epoch * steps + step, rank())  # stochastic depth and dropout
             counts, signals = zip(*agree(len(batch["mos"]), interruption.signal), strict=True)
             if sum(counts):
-                state.optimizer.zero_grad(set_to_none=True)
-                losses = backward(state, batch, list(counts), scale, training.spec, options)
-                if options.clip_grad:
-                    state.scaler.unscale_(state.optimizer)
-                    nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad)
-                state.scaler.step(state.optimizer)
-                state.scaler.update()
-                state.average(options.ema)
+                losses = training_step(state, batch, list(counts), scale, training.spec, options)
                 unread.append((f"epoch {epoch + 1}, step {step + 1}", HostCopy(losses), batch["index"]))
 
             for tally in (lately, whole):
@@ -272,64 +260,6 @@ def train_one_epoch(
         f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {whole.words()}"
     )
     return averages | {"images_per_s": whole.images_per_s, "data_wait": whole.data_wait}, False
-
-
-def backward(
-    state: TrainingState,
-    batch: dict,
-    counts: list[int],
-    scale: dict[str, float],
-    spec: ViewSpec,
-    options: argparse.Namespace,
-) -> torch.Tensor:
-    """Add the gradient of the loss over the whole batch, of which several processes have a part each.
-
-    Args:
-        state: whose parameters get it.
-        batch: this process's part; it may be empty.
-        counts: photographs of every process's part.
-        scale: what the loss sees, (mos - mean) / sd.
-        spec: of the views.
-        options: of the command line.
-
-    Returns:
-        The losses of the whole batch, LOSSES, (3,), without gradients.
-    """
-    device = next(state.model.parameters()).device
-    weights = options.lr_weight_L2, options.lr_weight_pair
-    own = counts[rank()]
-    views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-    mos = (batch["mos"].to(device, non_blocking=True) - scale["mean"]) / scale["sd"]
-    if own == 0:  # every process has to take part in the sum of the gradients
-        views = {name: torch.zeros(1, 3, side, side, device=device) for name, side in spec.view_sizes.items()}
-    parts = min(options.accumulate, own // 2) if options.pairing == "partner" and own else 1
-    found = torch.zeros(len(LOSSES), device=device)
-    for number in range(parts):
-        some = slice(None)
-        if parts > 1:
-            firsts = torch.arange(own // 2, device=device).tensor_split(parts)[number]
-            some = torch.cat([firsts, firsts + own // 2])
-        last = number + 1 == parts
-        alone = nullcontext() if last or world_size() == 1 else state.network.no_sync()
-        with alone:
-            with torch.autocast(device.type, AMP[options.amp], enabled=options.amp != "off"):
-                scores = state.network(**{name: view[some] for name, view in views.items()}).squeeze(1)
-            if options.pairing == "batch":
-                # Every process has the loss of all pairs, and its gradient with respect to its own scores.
-                all_scores = torch.cat(gather_rows(scores[:own], counts))
-                losses = all_pairs_loss(all_scores, torch.cat(gather_rows(mos, counts)), *weights)
-                share, part = 1.0, 1 / world_size()
-            elif own:
-                losses = quality_loss(*scores.chunk(2), *mos[some].chunk(2), *weights)
-                share = part = len(scores) / sum(counts)
-            else:
-                losses, share, part = dict.fromkeys(LOSSES, 0 * scores.sum()), 1.0, 0.0
-            if own == 0:
-                losses["loss"] = losses["loss"] + 0 * scores.sum()
-            # DistributedDataParallel takes the mean of the gradients; their sum is wanted.
-            state.scaler.scale(losses["loss"] * (share * world_size())).backward()
-        found += part * torch.stack([losses[name].detach() for name in LOSSES])
-    return add_up(found)
 
 
 def handle_bad_images(batch: dict, state: TrainingState, training: PairDataset, options: argparse.Namespace) -> None:
@@ -387,26 +317,6 @@ def validate(
     return mapped_metrics(scores, calibration(scores), mos), calibration, branch_means
 
 
-def make_state(model: QualityModel, device: torch.device, options: argparse.Namespace) -> TrainingState:
-    """Return a training that has not begun, of a model that is on its device."""
-    averaged = copy.deepcopy(model).requires_grad_(False) if options.ema else None
-    if options.compile:
-        model.compile_trunks()
-    network = model
-    if options.multi_gpu:
-        network = nn.DataParallel(model)
-    elif world_size() > 1:
-        network = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    return TrainingState(
-        network=network,
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio),
-        scaler=torch.amp.GradScaler(device.type, enabled=options.amp == "fp16"),
-        averaged=averaged,
-    )
-
-
 def batch_loader(training: PairDataset, order: EpochBatches, num_workers: int, device: torch.device) -> DataLoader:
     """Return the loader of training batches: one iteration of it serves all epochs."""
     return DataLoader(
@@ -429,6 +339,13 @@ def initial_weights(model: QualityModel, options: argparse.Namespace, spec: View
     for trunk in model.trunks().values():
         trunk.load_state_dict(state)
     return "ImageNet weights in every trunk"
+
+
+def keep_best(resumed: Path, snapshots: Path) -> None:
+    """Take the best checkpoint so far along where another run is resumed: no later epoch may beat it."""
+    best = resumed.with_name("best.pth")
+    if rank() == 0 and best.exists() and not (snapshots / "best.pth").exists():
+        shutil.copy(best, snapshots / "best.pth")
 
 
 def refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -460,62 +377,6 @@ def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
             "it with --overwrite"
         )
     return make_folder(snapshots), make_folder(logs)
-
-
-def start_logs(
-    logs: Path, table: LabelTable, options: argparse.Namespace, fingerprint: str, resumed: bool
-) -> SummaryWriter:
-    """Write down what the run depends on; return where its curves go."""
-    content = {"options": vars(options), "fingerprint": fingerprint, "environment": environment()}
-    if resumed:
-        write_json(logs / f"options_resumed_{time.strftime('%Y%m%d-%H%M%S')}.json", content)
-    else:
-        # An earlier run's curves would lie over this one's.
-        shutil.rmtree(logs / "tensorboard", ignore_errors=True)
-        write_json(logs / "options.json", content)
-    for name in ("train", "val"):
-        write_csv(logs / f"split_{name}.csv", table.split(name)[["image", "mos"]])
-    return SummaryWriter(logs / "tensorboard")
-
-
-def write_logs(logs: Path, state: TrainingState, curves: SummaryWriter, measures: dict[str, float]) -> None:
-    """Write the history after an epoch, in every form."""
-    write_csv(logs / "history.csv", state.history)
-    write_csv(logs / "speed.csv", state.speeds)
-    draw_curves(state.history, logs / "curves.png")
-    if state.skipped:
-        skipped = [{"image": path, "error": message} for path, message in sorted(state.skipped.items())]
-        write_csv(logs / "skipped.csv", skipped)
-    for name, value in (state.history[-1] | state.speeds[-1]).items():
-        curves.add_scalar(f"{'validation' if name in measures else 'epoch'}/{name}", value, state.epoch)
-    curves.flush()
-
-
-def say_what_runs(
-    options: argparse.Namespace,
-    table: LabelTable,
-    model: QualityModel,
-    start: str,
-    device: torch.device,
-    snapshots: Path,
-) -> None:
-    """Print what a reader of the log needs to know before the first epoch."""
-    counts = ", ".join(f"{len(table.split(name))} {name}" for name in ("train", "val"))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    devices = max(1, torch.cuda.device_count()) if options.multi_gpu else world_size()
-    say(f"Labels: {table.source} ({counts}; {table.split_rule})")
-    for note in table.notes:
-        say(f"Note: {note}")
-    say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {start}")
-    say(f"Device: {device.type} x {devices}, {options.num_workers} data workers; checkpoints in {snapshots}")
-
-
-def validation_words(measures: dict[str, float], count: int, calibration: Calibration) -> str:
-    """Return the validation measures for the log."""
-    words = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-    undefined = "" if math.isfinite(measures["SRCC"]) else " | NaN: correlations of constant scores are undefined"
-    mapping = "" if calibration.parameters else f" | no mapping: {calibration.reason}"
-    return f"validation ({count} images): {words}{mapping}{undefined}"
 
 
 if __name__ == "__main__":

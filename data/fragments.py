@@ -26,6 +26,16 @@ def enlarge_to_fit(image: np.ndarray, side: int, max_pixels: int = DEFAULT_MAX_P
     return resize_bilinear(image, -(-height * side // shortest), -(-width * side // shortest), max_pixels)
 
 
+def covered_size(height: int, width: int, n_fragment: int, patch_size: int) -> tuple[float, float]:
+    """Return the height and width of the part of a photograph that the grid's cells cover, in its own pixels.
+
+    A few pixels are left over on the right and below where n_fragment does not divide the size; a photograph that is
+    enlarged before it is divided is measured as it was.
+    """
+    scale = max(1.0, n_fragment * patch_size / min(height, width))
+    return tuple(int(side * scale) // n_fragment * n_fragment / scale for side in (height, width))
+
+
 def place_patches(
     height: int, width: int, n_fragment: int, patch_size: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:

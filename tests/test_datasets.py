@@ -1,5 +1,6 @@
 """Batches of views: each item depends on what it is, never on what was read before it or by whom."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +251,12 @@ class TestEpochBatches:
 def test_paths_may_be_path_objects(table):
     sample, other = (PhotographDataset([kind(table["path"].iloc[0])], SPEC)[0] for kind in (str, Path))
     assert all(torch.equal(sample[name], other[name]) for name in VIEW_NAMES)
+
+
+@pytest.mark.parametrize(("length", "batch_size", "world"), [(10, 4, 2), (9, 4, 3), (5, 8, 4)])
+def test_the_processes_parts_are_the_batch(length, batch_size, world):
+    whole = list(EpochBatches(length, batch_size, 3, range(2)))
+    parts = [list(EpochBatches(length, batch_size, 3, range(2), rank=rank, world=world)) for rank in range(world)]
+    assert [list(chain(*together)) for together in zip(*parts, strict=True)] == whole
+    later = list(EpochBatches(length, batch_size, 3, range(2), first_step=1))
+    assert later == whole[1:]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from data.decode import ImageError
-from data.fragments import enlarge_to_fit, place_patches, sample_fragments
+from data.fragments import covered_size, enlarge_to_fit, place_patches, sample_fragments
 from utils.plain import plain_views
 
 GRIDS = [
@@ -128,3 +128,8 @@ def test_the_mosaic_is_the_plain_ways_to_a_grey_level_where_it_enlarges(shape, t
     plain = plain_views(Image.fromarray(image), generator(), n_fragment=5)["distortion"]
     difference = mosaic.int() - (plain * 255).round().int()
     assert difference.abs().max() <= tolerance
+
+
+@pytest.mark.parametrize(("shape", "covered"), [((100, 205), (99, 204)), ((96, 96), (96, 96)), ((30, 60), (30, 60))])
+def test_the_grid_covers_whole_cells_in_the_photographs_own_pixels(shape, covered):
+    assert covered_size(*shape, n_fragment=3, patch_size=32) == pytest.approx(covered)

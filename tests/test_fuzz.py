@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
-import fuzzing
 import pytest
+from fuzzing import runner
+from fuzzing.mutations import MARKER, ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and memory are read as Linux has them")
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and memo
 MEMORY_MB = 400
 
 
-def check(tallies: dict[str, fuzzing.Tally]) -> None:
+def check(tallies: dict[str, runner.Tally]) -> None:
     """Print the counts, and check that every file ended as it must."""
     for kind, tally in tallies.items():
         print(f"\n{kind}: {tally}", end="")
@@ -26,7 +27,7 @@ def check(tallies: dict[str, fuzzing.Tally]) -> None:
 
 def test_some_hostile_files_of_every_kind_end_in_a_result_or_one_clear_error():
     check(
-        fuzzing.run(
+        runner.run(
             {
                 "images": range(200),
                 "labels": range(0, 300, 3),
@@ -40,15 +41,15 @@ def test_some_hostile_files_of_every_kind_end_in_a_result_or_one_clear_error():
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "files"), [("images", 2500), ("checkpoints", 330), ("labels", 400), ("configs", 300)])
 def test_hostile_files_end_in_a_result_or_one_clear_error(kind, files):
-    check(fuzzing.run({kind: range(files)}))
+    check(runner.run({kind: range(files)}))
 
 
 @pytest.mark.parametrize("kind", ["images", "labels"])
 def test_a_number_names_the_same_file_in_every_process(kind, tmp_path):
     kept = []
     for name in ("one", "other"):
-        command = [sys.executable, fuzzing.__file__, kind, "123", tmp_path / name]
-        subprocess.run(command, check=True, capture_output=True, cwd=fuzzing.ROOT, env={"PYTHONPATH": "."})
+        command = [sys.executable, "-m", "fuzzing", kind, "123", tmp_path / name]
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT / "tests", env={})
         kept.append((tmp_path / name).read_bytes())
     assert kept[0] == kept[1]
 
@@ -76,12 +77,11 @@ def test_what_no_file_may_do_is_noticed_and_the_next_file_is_read(tmp_path, monk
         f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(fuzzing.ROOT / "tests")!r})
-import fuzzing
+from fuzzing import runner
 
 class Target:
     def __init__(self, folder):
-        self.marker = folder / fuzzing.MARKER
+        self.marker = folder / {MARKER!r}
 
     def prepare(self, number):
         def attempt():
@@ -92,12 +92,12 @@ class Target:
             return "result"
         return attempt
 
-fuzzing.KINDS["images"] = Target
-fuzzing.serve(Path(sys.argv[2]), sys.argv[3:])
+runner.KINDS["images"] = Target
+runner.serve(Path(sys.argv[1]), sys.argv[2:])
 """
     )
-    monkeypatch.setattr(fuzzing, "__file__", str(script))
-    tally = fuzzing.run({"images": range(2 * len(MISDEEDS))}, seconds=1)["images"]
+    monkeypatch.setattr(runner.Child, "PROGRAM", (str(script),))
+    tally = runner.run({"images": range(2 * len(MISDEEDS))}, seconds=1)["images"]
     assert (tally.results, len(tally.unexpected)) == (len(MISDEEDS), len(MISDEEDS))
     assert (tally.crashes, tally.hangs) == (2, 2)
     assert 90 < tally.growth_mb < 120

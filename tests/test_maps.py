@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.maps import largest, paint, relative_maps
+from utils.maps import largest, paint, reference_words, relative_maps
 
 
 def test_blue_adds_red_takes_away_and_nothing_is_transparent():
@@ -22,13 +22,14 @@ def test_what_lies_beyond_the_scale_has_its_last_colour():
 
 def test_maps_are_relative_to_validation_or_else_to_themselves():
     maps = {"aesthetic": np.array([[1.0, 3.0]]), "salient": np.array([[2.0]])}
-    relative, words = relative_maps(maps, {"aesthetic": 1.5, "salient": 0.5})
+    means = {"aesthetic": 1.5, "salient": 0.5}
+    relative = relative_maps(maps, means)
     assert relative["aesthetic"].tolist() == [[-0.5, 1.5]]
     assert relative["salient"].tolist() == [[1.5]]
-    assert "validation" in words
-    relative, words = relative_maps(maps, None)
+    assert "validation" in reference_words(means)
+    relative = relative_maps(maps, None)
     assert relative["aesthetic"].tolist() == [[-1.0, 1.0]]
-    assert "mean of this view" in words
+    assert "mean of each view" in reference_words(None)
 
 
 def test_the_scale_holds_nearly_all_places_and_is_never_empty():

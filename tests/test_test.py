@@ -114,6 +114,13 @@ def test_groups_are_measured_and_kept_with_the_predictions(trained, tmp_path, ca
     assert "Within each degradation" in capsys.readouterr().out
 
 
+def test_a_misspelt_group_is_told_before_anything_is_scored(trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(test_entry, "score_photographs", None)
+    words = ["--checkpoint", str(trained.best), f"--logdir={tmp_path}", "--group_by=degradatoin"]
+    assert test_entry.main(words) == EXIT_UNUSABLE_INPUT
+    assert "degradatoin: no such column" in capsys.readouterr().err
+
+
 def test_a_score_over_draws_tells_its_sampling_error(trained, tmp_path):
     _, report = evaluate(trained, tmp_path, "--fragment_draws=4")
     table = pd.read_csv(tmp_path / "tiny" / "predictions_test.csv")

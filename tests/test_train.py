@@ -14,12 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import prepare
 import test as test_entry
 import train
-from data.views import ViewSpec
 from losses import quality_loss
-from models import build_model
+from utils import training_step
 from utils.checkpoint import load_checkpoint, load_model
 from utils.command_line import EXIT_UNUSABLE_INPUT
-from utils.options import train_parser
 
 
 def weights(path) -> dict[str, torch.Tensor]:
@@ -258,42 +256,11 @@ def test_the_images_of_a_loss_that_is_not_finite_are_named(command, capsys, monk
         losses = quality_loss(*args)
         return {name: loss * torch.nan for name, loss in losses.items()}
 
-    monkeypatch.setattr(train, "quality_loss", not_finite)
+    monkeypatch.setattr(training_step, "quality_loss", not_finite)
     assert train.main(command("diverged")) == EXIT_UNUSABLE_INPUT
     message = capsys.readouterr().err
     assert "epoch 1, step 1 is nan" in message
     assert message.count(".jpg") == 8
-
-
-def losses_of_twenty_steps(amp: str, **more: object) -> list[float]:
-    torch.manual_seed(0)
-    spec = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
-    model = build_model("UIQA", backbone="swin_nano", view_sizes=spec.view_sizes)
-    words = [
-        "--mos_scale=standardise",
-        "--lr=0.001",
-        f"--amp={amp}",
-        *(f"--{name}={value}" for name, value in more.items()),
-    ]
-    options = train_parser().parse_args(words)
-    state = train.make_state(model, torch.device("cpu"), options)
-    views = {name: torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8) for name in spec.views}
-    batch = {"views": views, "mos": torch.linspace(-1, 1, 8), "errors": []}
-    losses = []
-    for _ in range(20):
-        state.optimizer.zero_grad()
-        losses.append(train.backward(state, batch, [8], {"mean": 0.0, "sd": 1.0}, spec, options)[0].item())
-        state.optimizer.step()
-    return losses
-
-
-def test_half_precision_learns_as_float32_does():
-    half, whole = losses_of_twenty_steps("bf16"), losses_of_twenty_steps("off")
-    assert np.isfinite(half).all()
-    assert half[-1] < 0.7 * half[0]
-    assert half != whole
-    np.testing.assert_allclose(half[0], whole[0], rtol=0.05)
-    assert abs(np.mean(half) - np.mean(whole)) < 0.05 * np.mean(whole)
 
 
 def test_the_gradients_norm_is_limited(command, monkeypatch):

@@ -102,9 +102,21 @@ def test_auto_begins_where_there_is_nothing_to_resume_and_a_path_must_be_there(c
     assert train.main(command("new", "--num_epochs=1", "--resume=auto")) == 0
     assert train.main(command("other", "--num_epochs=1", f"--resume={tmp_path}/absent.pth")) == EXIT_UNUSABLE_INPUT
     assert "absent.pth" in capsys.readouterr().err
+    absent = tmp_path / "ckpts/new/lsat.pth"
+    assert train.main(command("other", "--num_epochs=2", f"--resume={absent}")) == EXIT_UNUSABLE_INPUT
+    assert "lsat.pth: no such checkpoint" in capsys.readouterr().err, "nothing else is taken in its place"
     best = tmp_path / "ckpts/new/best.pth"
     assert train.main(command("other", "--num_epochs=2", f"--resume={best}")) == EXIT_UNUSABLE_INPUT
     assert "--pretrained_path" in capsys.readouterr().err
+
+
+def test_another_run_that_is_resumed_brings_its_best_along(command, tmp_path):
+    assert train.main(command("one", "--num_epochs=2")) == 0
+    last = tmp_path / "ckpts/one/last.pth"
+    assert train.main(command("other", "--num_epochs=2", f"--resume={last}")) == 0
+    assert (
+        load_checkpoint(tmp_path / "ckpts/other/best.pth")["epoch"] == load_checkpoint(last)["progress"]["best_epoch"]
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut short", "gone"])
@@ -118,6 +130,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, command, tmp_p
         last.write_bytes(last.read_bytes()[: -1000 if damage == "cut short" else 0])
     assert train.main(command("run", "--num_epochs=3", "--resume=auto")) == 0
     assert ("going on from" in capsys.readouterr().err) == (damage != "gone")
+    for path in (tmp_path / "ckpts/run").glob("*.pth"):
+        assert load_checkpoint(path), "a damaged file is not kept as the one before"
     assert_same_end(tmp_path / "ckpts/whole", tmp_path / "ckpts/run")
 
 

@@ -12,10 +12,10 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from data.fragments import enlarge_to_fit, place_patches
+from data.fragments import covered_size, enlarge_to_fit, place_patches
 from data.saliency import salient_corner
 from data.views import ViewSpec, make_views
-from utils.maps import COLOURS, WORDS, largest, paint, relative_maps
+from utils.maps import COLOURS, WORDS, largest, paint, reference_words, relative_maps
 
 GRID_COLOUR, PATCH_COLOUR, SALIENT_COLOUR = "white", "#e69f00", "#56b4e9"  # told apart by the colour-blind too
 
@@ -90,7 +90,7 @@ def draw_quality_map(
         ImageError: as `data.views.make_views`.
     """
     views = make_views(image, spec, spec.evaluation_generator())
-    relative, reference = relative_maps(maps, branch_means)
+    relative = relative_maps(maps, branch_means)
     limit = largest(relative)
     beside = [name for name in views if name != "distortion"]
     columns = max(1, len(beside))
@@ -100,7 +100,8 @@ def draw_quality_map(
     photograph = figure.add_subplot(grid[:, 0])
     _show(photograph, image, colour=False)
     if "distortion" in views:
-        _lay_over(photograph, relative["distortion"], _extent_of_grid(image, spec), limit)
+        height, width = covered_size(*image.shape[:2], spec.n_fragment, spec.patch_size)
+        _lay_over(photograph, relative["distortion"], (0, width, height, 0), limit)
     if "salient" in views:
         _frame_salient(photograph, image, spec)
     photograph.set_title(
@@ -120,7 +121,7 @@ def draw_quality_map(
         axis.set(xticks=[], yticks=[])
     scale = ScalarMappable(Normalize(-limit, limit), COLOURS)
     bar = figure.colorbar(scale, ax=photograph, location="bottom", shrink=0.7, aspect=40, pad=0.02)
-    bar.set_label(f"points more (blue) or less (red) than {reference}")
+    bar.set_label(f"points more (blue) or less (red) than {reference_words(branch_means)}")
 
     bars = figure.add_subplot(grid[1, 1:])
     if branch_means is None:
@@ -234,15 +235,6 @@ def _lay_over(axis: Axes, places: np.ndarray, extent: tuple[float, float, float,
     limits = axis.get_xlim(), axis.get_ylim()
     axis.imshow(paint(places, limit), extent=extent, interpolation="nearest")
     axis.set(xlim=limits[0], ylim=limits[1])
-
-
-def _extent_of_grid(image: np.ndarray, spec: ViewSpec) -> tuple[float, float, float, float]:
-    """Return left, right, bottom and top of the grid of mini-patches, in the photograph's pixels."""
-    height, width = image.shape[:2]
-    n = spec.n_fragment
-    scale = max(1.0, n * spec.patch_size / min(height, width))  # a small photograph is enlarged before it is divided
-    rows, columns = int(height * scale) // n, int(width * scale) // n
-    return 0, columns * n / scale, rows * n / scale, 0
 
 
 def _frame_salient(axis: Axes, image: np.ndarray, spec: ViewSpec) -> None:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from data.datasets import PhotographDataset
 from data.decode import ImageError, decode_rgb, decode_thumbnail
+from data.fragments import covered_size
 from data.views import make_views
 from utils.checkpoint import LoadedModel
 from utils.distributed import default_workers
 from utils.inference import score_photographs
-from utils.maps import largest, paint, relative_maps
+from utils.maps import largest, paint, reference_words, relative_maps
 from utils.progress import progress_bar
 
 PER_SECTION = 10
@@ -135,8 +136,7 @@ def make_gallery(
     )
     usable = [place for place in range(len(rows)) if np.isfinite(result.scores[place])]
     maps = {place: {name: grid[place] for name, grid in result.maps.items()} for place in usable}
-    relative = {place: relative_maps(found, loaded.branch_means)[0] for place, found in maps.items()}
-    reference = "the mean of each view" if loaded.branch_means is None else "validation photographs on average"
+    relative = {place: relative_maps(found, loaded.branch_means) for place, found in maps.items()}
     pooled = {f"{place} {name}": grid for place, found in relative.items() for name, grid in found.items()}
     limit = largest(pooled) if pooled else 1.0
     layers = {}
@@ -146,17 +146,16 @@ def make_gallery(
         painted = {name: data_uri(paint(grid, limit)) for name, grid in relative[place].items()}
         of_row = []
         if "distortion" in views:
-            n = spec.n_fragment
-            height, width = (side // n * n / side for side in image.shape[:2])
-            if min(image.shape[:2]) < n * spec.patch_size:  # enlarged before it was divided
-                height = width = 1.0
+            size = image.shape[:2]
+            covered = covered_size(*size, spec.n_fragment, spec.patch_size)
+            height, width = (part / side for part, side in zip(covered, size, strict=True))
             of_row.append(Layer("photograph", data_uri(_small(image)), painted["distortion"], width, height))
         for name, view in views.items():
             points = float(result.shares[name][place] - (loaded.branch_means or {}).get(name, 0.0))
             picture = data_uri(view.permute(1, 2, 0).numpy())
             of_row.append(Layer(f"{name} view", picture, painted[name], points=points))
         layers[rows[place]] = of_row
-    return Gallery(layers, limit, reference)
+    return Gallery(layers, limit, reference_words(loaded.branch_means))
 
 
 def data_uri(picture: np.ndarray, quality: int = 80) -> str:

@@ -71,57 +71,79 @@ def score_photographs(
     """
     count = len(photographs)
     mine = range(rank(), count, world_size()) if together else range(count)
-    views = unwrap(model).view_names
-    columns = ("score", *views, "draw_sd")
-    table = np.full((count, len(columns)), np.nan)
-    places: dict[str, np.ndarray] = {}
-    failures: list[tuple[int, str]] = []
+    table = _Table(count, unwrap(model).view_names)
     tally = Tally()
     model.eval()
     network = _Contributions(unwrap(model), maps)
     if isinstance(model, nn.DataParallel):
         network = nn.DataParallel(network, model.device_ids)
     under_way: tuple[np.ndarray, dict[str, HostCopy]] | None = None
-
-    def take(index: np.ndarray, copies: dict[str, HostCopy]) -> None:
-        table[index] = copies.pop("table").read().double().numpy()
-        for name, copy in copies.items():
-            values = copy.read().float().numpy()
-            places.setdefault(name, np.full((count, *values.shape[1:]), np.nan, np.float32))[index] = values
-
     with torch.inference_mode(), progress_bar(len(mine), progress if rank() == 0 else None) as bar:
         batches = _batches(Subset(photographs, mine), batch_size, num_workers, device)
         for _ in range(0, len(mine), batch_size):
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
-            failures += batch["errors"]
+            table.failures += batch["errors"]
             launched = None
             if len(batch["index"]):
-                batch_views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-                found = network(**batch_views)
+                views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
+                found = network(**views)
                 launched = batch["index"], {name: HostCopy(values) for name, values in found.items()}
             # To fetch scores waits for them; those of one batch are fetched when a GPU has the next one to work on.
             if under_way:
-                take(*under_way)
+                table.take(*under_way)
             under_way = launched
             tally.add(len(batch["index"]) + len(batch["errors"]), waited)
             bar.update(len(batch["index"]) + len(batch["errors"]))
         if under_way:
-            take(*under_way)
+            table.take(*under_way)
     if together and world_size() > 1:
-        parts = gather_objects((mine, table[mine], {name: values[mine] for name, values in places.items()}, failures))
-        for theirs, rows, of_places, _ in parts:
-            table[theirs] = rows
-            for name, values in of_places.items():
-                places.setdefault(name, np.full((count, *values.shape[1:]), np.nan, np.float32))[theirs] = values
-        failures = sorted(failure for *_, part in parts for failure in part)
+        table.gather(mine)
         tally.images = count
     tally.stop()
-    column = dict(zip(columns, table.T, strict=True))
-    shares = {name: column[name] for name in views}
+    shares = {name: table.columns[name] for name in unwrap(model).view_names}
     draws = getattr(photographs, "draws", 1)
-    return Scores(column["score"], shares, draws, column["draw_sd"], places if maps else None, failures, tally)
+    places = table.places if maps else None
+    return Scores(table.columns["score"], shares, draws, table.columns["draw_sd"], places, table.failures, tally)
+
+
+class _Table:
+    """What is known of a list of photographs so far.
+
+    Attributes:
+        columns: score, share of each view and draw_sd, (n,) float64 each; NaN where not known.
+        places: the maps, (n, h, w) float32 for each view, where they were asked for.
+        failures: (index, message).
+    """
+
+    def __init__(self, count: int, views: tuple[str, ...]):
+        self.columns = {name: np.full(count, np.nan) for name in ("score", *views, "draw_sd")}
+        self.places: dict[str, np.ndarray] = {}
+        self.failures: list[tuple[int, str]] = []
+
+    def take(self, index: np.ndarray, copies: dict[str, HostCopy]) -> None:
+        """Take in what `_Contributions` gave for photographs."""
+        rows = copies.pop("table").read().double().numpy()
+        self._put(index, rows, {name: copy.read().float().numpy() for name, copy in copies.items()})
+
+    def gather(self, mine: range) -> None:
+        """Take in what the other processes know; this one knows of `mine`."""
+        rows = np.stack(list(self.columns.values()), axis=1)
+        own = mine, rows[mine], {name: values[mine] for name, values in self.places.items()}, self.failures
+        parts = gather_objects(own)
+        for index, rows, places, _ in parts:
+            self._put(index, rows, places)
+        self.failures = sorted(failure for *_, failures in parts for failure in failures)
+
+    def _put(self, index: np.ndarray | range, rows: np.ndarray, places: dict[str, np.ndarray]) -> None:
+        for column, values in zip(self.columns.values(), rows.T, strict=True):
+            column[index] = values
+        count = len(self.columns["score"])
+        for name, values in places.items():
+            if name not in self.places:
+                self.places[name] = np.full((count, *values.shape[1:]), np.nan, np.float32)
+            self.places[name][index] = values
 
 
 def predictions(result: Scores, calibration: Calibration | None) -> pd.DataFrame:

@@ -18,10 +18,8 @@ WORDS = (
 )
 
 
-def relative_maps(
-    maps: Mapping[str, np.ndarray], branch_means: Mapping[str, float] | None
-) -> tuple[dict[str, np.ndarray], str]:
-    """Return maps as differences from what is usual, and in words from what.
+def relative_maps(maps: Mapping[str, np.ndarray], branch_means: Mapping[str, float] | None) -> dict[str, np.ndarray]:
+    """Return maps as differences from what is usual.
 
     Args:
         maps: for each view the points of every place, (h, w).
@@ -29,11 +27,16 @@ def relative_maps(
             without them a map is held against its own mean, and shows no more than where a photograph is better.
 
     Returns:
-        (h, w) for each view, points; the words follow "than".
+        (h, w) for each view, points.
     """
     if branch_means is None:
-        return {name: places - places.mean() for name, places in maps.items()}, "the mean of this view"
-    return {name: places - branch_means[name] for name, places in maps.items()}, "validation photographs on average"
+        return {name: places - places.mean() for name, places in maps.items()}
+    return {name: places - branch_means[name] for name, places in maps.items()}
+
+
+def reference_words(branch_means: Mapping[str, float] | None) -> str:
+    """Return in words, to follow "relative to", what `relative_maps` are differences from."""
+    return "the mean of each view" if branch_means is None else "validation photographs on average"
 
 
 def largest(maps: Mapping[str, np.ndarray]) -> float:

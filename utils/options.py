@@ -152,6 +152,19 @@ DATA_OPTIONS = (
 )
 
 
+def take_data_options(options: argparse.Namespace, trained: dict) -> None:
+    """Fill data options that are None from those of the run that trained a model, else from the defaults."""
+    defaults = make_parser("")
+    add_data_options(defaults)
+    defaults = defaults.parse_args([])
+    # A new folder or kind of data set brings its own label file.
+    moved = options.database_dir is not None or options.database is not None
+    for name in DATA_OPTIONS:
+        if getattr(options, name) is None:
+            trained_with = None if moved and name == "metadata" else trained.get(name)
+            setattr(options, name, getattr(defaults, name) if trained_with is None else trained_with)
+
+
 def table_of(options: argparse.Namespace, splits: Sequence[str]) -> LabelTable:
     """Load the label table that parsed data options mean.
 
@@ -208,23 +221,8 @@ def add_compile(parser) -> None:
     )
 
 
-def train_parser() -> argparse.ArgumentParser:
-    """Return the parser of train.py, in which every config under configs/ is written."""
-    parser = make_parser(
-        "Train a quality model on photographs and their mean opinion scores. Defaults are those of arXiv 2409.00749.",
-        prog="train.py",
-    )
-    parser.add_argument("--config", metavar="FILE", help="a YAML file of options; the command line wins over it")
-    add_data_options(parser)
-    add_model_options(parser)
-    add_view_options(parser)
-    parser.add_argument(
-        "--packed",
-        metavar="DIR",
-        help="read the views from here instead of decoding images, see `prepare.py pack`; training then repeats the "
-        "pack's draws of the fragments, epoch after epoch",
-    )
-
+def add_training_options(parser) -> None:
+    """Add what decides how a model learns."""
     group = parser.add_argument_group("training")
     group.add_argument(
         "--num_epochs", type=whole_number(1), default=100, metavar="N", help="passes over the training images"
@@ -316,6 +314,9 @@ def train_parser() -> argparse.ArgumentParser:
         "use all visible GPUs with DataParallel; faster: torchrun --nproc_per_node N train.py ..., without this",
     )
 
+
+def add_run_options(parser) -> None:
+    """Add where a training's results go, and how it goes on."""
     group = parser.add_argument_group("run")
     group.add_argument(
         "--run",
@@ -341,6 +342,26 @@ def train_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--print_samples", type=whole_number(1), default=50, metavar="N", help="steps between two lines of log"
     )
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """Return the parser of train.py, in which every config under configs/ is written."""
+    parser = make_parser(
+        "Train a quality model on photographs and their mean opinion scores. Defaults are those of arXiv 2409.00749.",
+        prog="train.py",
+    )
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of options; the command line wins over it")
+    add_data_options(parser)
+    add_model_options(parser)
+    add_view_options(parser)
+    parser.add_argument(
+        "--packed",
+        metavar="DIR",
+        help="read the views from here instead of decoding images, see `prepare.py pack`; training then repeats the "
+        "pack's draws of the fragments, epoch after epoch",
+    )
+    add_training_options(parser)
+    add_run_options(parser)
     add_compute_options(parser)
     add_compile(parser)
     return parser

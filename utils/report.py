@@ -71,6 +71,23 @@ def group_report(table: pd.DataFrame, column: str) -> dict:
         natural order, `n` and the measures with `ci95`.
 
     Raises:
+        RunError: as `group_names`.
+    """
+    names = group_names(table, column)
+    mapped = "quality" if table["quality"].notna().all() else "score"
+    groups = {}
+    for name in names:
+        rows = table[table[column] == name]
+        found = measured(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
+        groups[str(name)] = {"n": len(rows)} | found
+    words = "mapping fitted on validation, over all groups" if mapped == "quality" else "raw scores"
+    return {"column": column, "protocol": words, "measures": groups}
+
+
+def group_names(table: pd.DataFrame, column: str) -> list:
+    """Return the groups of a column, in natural order.
+
+    Raises:
         RunError: no such column, or too many groups to be groups.
     """
     if column not in table:
@@ -80,14 +97,7 @@ def group_report(table: pd.DataFrame, column: str) -> dict:
         raise RunError(
             f"--group_by {column}: {len(names)} different entries; choose a column with at most {MOST_GROUPS}"
         )
-    mapped = "quality" if table["quality"].notna().all() else "score"
-    groups = {}
-    for name in names:
-        rows = table[table[column] == name]
-        found = measured(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
-        groups[str(name)] = {"n": len(rows)} | found
-    words = "mapping fitted on validation, over all groups" if mapped == "quality" else "raw scores"
-    return {"column": column, "protocol": words, "measures": groups}
+    return names
 
 
 def natural_order(name: str) -> list:

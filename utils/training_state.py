@@ -16,7 +16,7 @@ from torch import nn
 from models.uiqa import QualityModel
 from utils.checkpoint import CheckpointError, load_checkpoint, previous_of
 from utils.command_line import RunError
-from utils.distributed import unwrap
+from utils.distributed import rank, unwrap, wait_for_all, world_size
 
 # Options that do not change what a training comes to; all others must be as they were when it is resumed.
 HARMLESS = {
@@ -106,10 +106,31 @@ class TrainingState:
                 value.copy_(trained[name])
 
 
+def begin(model: QualityModel, device: torch.device, options: argparse.Namespace) -> TrainingState:
+    """Return a training that has not begun, of a model that is on its device."""
+    averaged = copy.deepcopy(model).requires_grad_(False) if options.ema else None
+    if options.compile:
+        model.compile_trunks()
+    network = model
+    if options.multi_gpu:
+        network = nn.DataParallel(model)
+    elif world_size() > 1:
+        network = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    return TrainingState(
+        network=network,
+        optimizer=optimizer,
+        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio),
+        scaler=torch.amp.GradScaler(device.type, enabled=options.amp == "fp16"),
+        averaged=averaged,
+    )
+
+
 def find_checkpoint(wanted: str, last: Path) -> tuple[Path, dict] | None:
     """Return the checkpoint to resume from, and its content; None where "auto" finds none.
 
-    A damaged last.pth gives way, with a warning, to the one before it.
+    With "auto" a damaged last.pth gives way, with a warning, to the one before it. It is renamed, or the next save
+    would keep it as the one before.
 
     Args:
         wanted: "auto" for the run's own, or a path.
@@ -120,23 +141,23 @@ def find_checkpoint(wanted: str, last: Path) -> tuple[Path, dict] | None:
         RunError: it is no checkpoint of a training.
     """
     path = last if wanted == "auto" else Path(wanted)
-    candidates = [place for place in (path, previous_of(path)) if place.exists()]
-    if wanted == "auto" and not candidates:
-        return None
-    for number, place in enumerate(candidates or [path], start=1):
-        try:
-            content = load_checkpoint(place)
-        except CheckpointError as error:
-            if number >= len(candidates):
-                raise
-            print(f"warning: {error}; going on from {candidates[number]}", file=sys.stderr)
-            continue
-        if content is None or "progress" not in content:
-            raise RunError(
-                f"{place}: holds weights but no training to resume; start one from it with --pretrained_path"
-            )
-        return place, content
-    return None
+    if wanted == "auto" and not path.exists():
+        path = previous_of(last)
+        if not path.exists():
+            return None
+    try:
+        content = load_checkpoint(path)
+    except CheckpointError as error:
+        if wanted != "auto" or path != last or not previous_of(last).exists():
+            raise
+        path, content = previous_of(last), load_checkpoint(previous_of(last))
+        print(f"warning: {error}; going on from {path}", file=sys.stderr)
+        wait_for_all()  # every process has to see the damage
+        if rank() == 0:
+            last.replace(last.with_name(last.name + ".damaged"))
+    if content is None or "progress" not in content:
+        raise RunError(f"{path}: holds weights but no training to resume; start one from it with --pretrained_path")
+    return path, content
 
 
 def check_same_training(path: Path, checkpoint: dict, options: argparse.Namespace, fingerprint: str) -> None:
