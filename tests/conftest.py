@@ -8,9 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import train
 from data.synthetic import make_synthetic_dataset
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """Give back the number of threads that a test changed: the order of a sum's terms depends on it."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import copy
 import math
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,6 +93,8 @@ class TrainingState:
             getattr(self, name).load_state_dict(checkpoint[name])
         for name in self.PLAIN:
             setattr(self, name, checkpoint["progress"][name])
+        # Stopped after the last step of an epoch, the scheduler comes first now: the optimizer took its steps before.
+        warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
