@@ -98,6 +98,8 @@ def predict(
     with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
+        if (options.views or options.map) and "patches" in loaded.view_spec.views:
+            raise ValueError("--views and --map draw the views of UIQA and SwinT; this model reads patches")
     if options.compile:
         loaded.model.compile_trunks()
     spec = replace(loaded.view_spec, max_pixels=options.max_pixels)

@@ -7,6 +7,7 @@ python prepare.py pack --config configs/demo.yaml --out packs/demo
 import argparse
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -29,6 +30,7 @@ from utils.options import (
     SEED,
     add_data_options,
     add_model,
+    add_validation_patches,
     add_view_options,
     table_of,
     train_parser,
@@ -94,6 +96,7 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     add_data_options(pack)
     add_model(pack)
     add_view_options(pack)
+    add_validation_patches(pack)
     return parser, pack
 
 
@@ -138,7 +141,7 @@ def make_demo_set(options) -> int:
 def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Pack the views of the training and validation images; return the exit code."""
     with usage_errors(parser):
-        spec = view_spec(options)
+        spec = replace(view_spec(options), patches=options.validation_patches)
     table = table_of(options, SPLITS)
     rows = table.frame[table.frame["split"].isin(SPLITS)]
     for note in table.notes:

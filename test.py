@@ -48,6 +48,7 @@ from utils.options import (
     add_fragment_draws,
     add_max_pixels,
     check_fragment_draws,
+    model_options,
     table_of,
     take_data_options,
 )
@@ -278,11 +279,8 @@ def controls(
     Both get the mapping fitted on the split's own labels, which favours them.
     """
     torch.manual_seed(0)
-    untrained = build_model(
-        loaded.options.get("model", type(loaded.model).__name__),
-        backbone=loaded.options.get("backbone", "swin_t"),
-        view_sizes=loaded.view_spec.view_sizes,
-    )
+    like = model_options({"model": type(loaded.model).__name__} | loaded.options)
+    untrained = build_model(**like, view_sizes=loaded.view_spec.view_sizes)
     candidates = {
         "untrained": score(untrained, table["path"], loaded, device, options, "untrained model", False).scores,
         "file_size": np.array([Path(path).stat().st_size for path in table["path"]], float),
@@ -307,7 +305,7 @@ def write_report(
     sections = choose(table)
     chosen = [row for rows in sections.values() for row in rows if table["path"][row] is not None]
     gallery = None
-    if loaded and chosen:
+    if loaded and chosen and "patches" not in loaded.view_spec.views:  # hundreds of them are no picture to look at
         gallery = make_gallery(
             chosen, table["path"], loaded, device, options.batch_size, options.num_workers, options.fragment_draws
         )

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,11 @@ from data.seeding import seed_torch
 from data.views import ViewSpec
 from models import build_model
 from models.backbones import imagenet_state_dict
-from models.uiqa import QualityModel
+from models.uiqa import BRANCHES, QualityModel
 from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
 from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
+from utils.comparison import read_predictions
 from utils.distributed import (
     HostCopy,
     agree,
@@ -44,7 +46,7 @@ from utils.distributed import (
 )
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
-from utils.options import run_name, table_of, train_parser, view_spec
+from utils.options import model_options, run_name, table_of, train_parser, view_spec
 from utils.progress import Tally, progress_bar, say
 from utils.report import data_fingerprint
 from utils.run_logs import say_what_runs, start_logs, validation_words, write_logs
@@ -76,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
         device = select_device(options.device)
         spec = view_spec(options)
         torch.manual_seed(options.random_seed)  # the head's and, from scratch, the trunks' first weights
-        model = build_model(options.model, backbone=options.backbone, view_sizes=spec.view_sizes)
+        model = build_model(**model_options(vars(options)), view_sizes=spec.view_sizes)
     with processes(device), interruptions() as interruption:
         return train(model, spec, device, options, interruption)
 
@@ -92,12 +94,14 @@ def train(
     snapshots, logs = run_folders(options)
     table = table_of(options, splits=("train", "val"))
     rows = pd.concat([table.split("train"), table.split("val")])
-    packed = PackedViews(options.packed, rows, spec, options.random_seed) if options.packed else None
+    cut = replace(spec, patches=options.validation_patches)
+    packed = PackedViews(options.packed, rows, cut, options.random_seed) if options.packed else None
+    training, validation = table.split("train"), table.split("val")
+    teacher = teacher_scores(options.distill_from, training) if options.distill_from else None
     training = PairDataset(
-        table.split("train"), spec, options.random_seed, packed, options.pairing, options.horizontal_flip
+        training, spec, options.random_seed, packed, options.pairing, options.horizontal_flip, teacher
     )
-    validation = table.split("val")
-    photographs = PackedPhotographs(packed, validation.index) if packed else PhotographDataset(validation["path"], spec)
+    photographs = PackedPhotographs(packed, validation.index) if packed else PhotographDataset(validation["path"], cut)
     fingerprint = " ".join(data_fingerprint(table.split(name)) for name in ("train", "val"))
     found = find_checkpoint(options.resume, snapshots / "last.pth") if options.resume else None
     if found:
@@ -122,7 +126,7 @@ def train(
 
     def checkpoint(**more) -> dict:
         return {
-            "model": {"name": options.model, "backbone": options.backbone},
+            "model": model_options(vars(options)),
             "state_dict": state.weights(),
             "view_spec": spec.to_dict(),
             "mos_scale": scale,
@@ -224,7 +228,7 @@ def train_one_epoch(
             handle_bad_images(batch, state, training, options)
             if curves and epoch == step == 0:
                 for name, view in batch["views"].items():
-                    curves.add_images(f"first batch/{name}", view[:SHOWN_VIEWS], 0)
+                    curves.add_images(f"first batch/{name}", view[:SHOWN_VIEWS].flatten(0, -4), 0)
 
             seed_torch(options.random_seed, epoch * steps + step, rank())  # stochastic depth and dropout
             counts, signals = zip(*agree(len(batch["mos"]), interruption.signal), strict=True)
@@ -341,6 +345,22 @@ def initial_weights(model: QualityModel, options: argparse.Namespace, spec: View
     return "ImageNet weights in every trunk"
 
 
+def teacher_scores(path: str, training: pd.DataFrame) -> np.ndarray:
+    """Return another model's score of every training image, (n,) float64.
+
+    Raises:
+        RunError: the file cannot be read, or lacks some of them.
+    """
+    scores = read_predictions(path).set_index("image")["score"].reindex(training["image"])
+    missing = scores.index[scores.isna()]
+    if len(missing):
+        raise RunError(
+            f"--distill_from {path}: lacks the scores of {len(missing)} of {len(scores)} training images, {missing[0]} "
+            "first. Make it with: python test.py --split train and the teacher's --checkpoint"
+        )
+    return scores.to_numpy(float)
+
+
 def keep_best(resumed: Path, snapshots: Path) -> None:
     """Take the best checkpoint so far along where another run is resumed: no later epoch may beat it."""
     best = resumed.with_name("best.pth")
@@ -361,6 +381,8 @@ def refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Nam
         )
     if options.resume and options.overwrite:
         parser.error("--resume goes on with a run, --overwrite begins it anew: give one of them")
+    if options.model != "UIQA" and (options.shared_trunk or options.branches != ",".join(BRANCHES)):
+        parser.error(f"--branches and --shared_trunk are of --model UIQA; {options.model} has one trunk")
 
 
 def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:

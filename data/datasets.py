@@ -49,6 +49,7 @@ class PhotographDataset(Dataset):
 
 
 PAIRINGS = ("partner", "batch")
+TARGETS = ("mos", "teacher")  # what a sample's score is held against in training
 
 
 class PairDataset(Dataset):
@@ -64,6 +65,7 @@ class PairDataset(Dataset):
         packed: where the views are read, instead of being cut out of the image files.
         pairing: "partner" for two samples an item, "batch" for one, where the batch makes the pairs.
         flip: mirror every other photograph, all its views at once; left and right tell nothing of quality.
+        teacher: another model's score of each row, which samples then have, too; None for no teacher.
 
     Raises:
         TableError: fewer than two distinct opinions, so that no pair can be ranked.
@@ -77,6 +79,7 @@ class PairDataset(Dataset):
         packed: PackedViews | None = None,
         pairing: str = "partner",
         flip: bool = False,
+        teacher: np.ndarray | None = None,
     ):
         self.paths = table["path"].tolist()
         self.mos = table["mos"].to_numpy(float)
@@ -86,6 +89,7 @@ class PairDataset(Dataset):
         self.packed = packed
         self.pairing = pairing
         self.flip = flip
+        self.teacher = teacher
         if len(np.unique(self.mos)) < 2:
             raise TableError(
                 f"training ranks pairs of different opinions, but the {len(table)} training images have "
@@ -122,7 +126,10 @@ class PairDataset(Dataset):
             return {"index": index, "error": _named(error, self.paths[index])}
         if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, epoch).random() < 0.5:
             views = {name: view.flip(-1) for name, view in views.items()}
-        return views | {"index": index, "mos": self.mos[index]}
+        targets = {"mos": self.mos[index]}
+        if self.teacher is not None:
+            targets["teacher"] = self.teacher[index]
+        return views | {"index": index, **targets}
 
 
 class EpochBatches(Sampler):
@@ -181,16 +188,18 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
     """Stack samples to a batch.
 
     Returns:
-        `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) of K draws, uint8, channels last in memory; `mos`: (B,)
-        float32; `index`: (B,) int64 numpy array; `errors`: list of (index, message) of samples that could not be used,
-        which are in nothing else. B is 0 if all failed.
+        `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) of K draws or patches, uint8, channels last in memory;
+        `mos` and, where samples have it, the `teacher`'s score: (B,) float32; `index`: (B,) int64 numpy array;
+        `errors`: list of (index, message) of samples that could not be used, which are in nothing else. B is 0 if all
+        failed.
     """
     errors = [(sample["index"], sample["error"]) for sample in samples if "error" in sample]
     usable = [sample for sample in samples if "error" not in sample]
-    names = [name for name in usable[0] if name not in ("index", "mos")] if usable else []
+    names = [name for name in usable[0] if name not in ("index", *TARGETS)] if usable else []
+    targets = [name for name in TARGETS if name == "mos" or not usable or name in usable[0]]
     return {
         "views": {name: _stack([sample[name] for sample in usable]) for name in names},
-        "mos": torch.tensor([sample["mos"] for sample in usable], dtype=torch.float32),
+        **{name: torch.tensor([sample[name] for sample in usable], dtype=torch.float32) for name in targets},
         "index": np.array([sample["index"] for sample in usable], dtype=np.int64),
         "errors": errors,
     }

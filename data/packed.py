@@ -2,8 +2,9 @@
 
 A pack is a folder with `views.bin`, one record a photograph, and `manifest.json`. A record holds, channels last: the
 resized image (h, w, 3), out of which training crops at random; the salient view (S, S, 3); and the fragment mosaics
-(K, D, D, 3), for a training image those of draws 0 to K - 1, for a validation image evaluation's own. A packed view
-equals the direct view of the same draw bit for bit. `data/packing.py` makes packs.
+(K, D, D, 3), for a training image those of draws 0 to K - 1, for a validation image evaluation's own; or, for a model
+that reads patches, those of as many draws, (K, P, S, S, 3). A packed view equals the direct view of the same draw bit
+for bit. `data/packing.py` makes packs.
 """
 
 import json
@@ -24,6 +25,7 @@ from data.views import ViewSpec, crop_aesthetic, to_tensor
 VERSION = 1
 VIEWS, MANIFEST, JOURNAL = "views.bin", "manifest.json", "journal.jsonl"
 NOT_PACKED = ("crop_size", "max_pixels")  # fields of a view specification that decide nothing in a record
+DRAWN = ("distortion", "patches")  # views that a record has several draws of
 SHOWN = 5  # names that a message spells out
 
 
@@ -42,7 +44,8 @@ class Record:
         source_bytes, source_mtime_ns: of the image file when its header was read.
         offset: of the record in `views.bin`, bytes.
         height, width: of the resized image, pixels; 0 without an aesthetic view.
-        draws: mosaics.
+        draws: mosaics, or draws of the patches.
+        patches: of a draw; 0 without such a view.
     """
 
     image: str
@@ -54,6 +57,7 @@ class Record:
     height: int
     width: int
     draws: int
+    patches: int = 0
 
     def shapes(self, spec: ViewSpec) -> dict[str, tuple[int, ...]]:
         """Return the shape of each part of the record, in their order in the file."""
@@ -62,6 +66,7 @@ class Record:
             "aesthetic": (self.height, self.width, 3),
             "salient": (salient, salient, 3),
             "distortion": (self.draws, side, side, 3),
+            "patches": (self.draws, self.patches, spec.patch_dimension, spec.patch_dimension, 3),
         }
         return {name: shape for name, shape in shapes.items() if name in spec.views}
 
@@ -77,7 +82,7 @@ class PackPlan:
     Attributes:
         spec: how views are cut.
         random_seed: of training, which places the fragments of training images.
-        draws: mosaics of a training image.
+        draws: mosaics, or draws of the patches, of a training image.
         records: one for each photograph, in the label file's order.
     """
 
@@ -176,11 +181,11 @@ class PackedViews:
 
         Args:
             sample: its row in the label file.
-            draw: of the fragments; taken modulo the number of mosaics.
+            draw: of the fragments, or patches; taken modulo the number of draws.
             crop_generator: places the aesthetic crop at random, for training.
 
         Returns:
-            For each view (3, S, S) uint8, with memory of its own.
+            For each view (3, S, S) uint8, (P, 3, S, S) for "patches", with memory of its own.
         """
         record = self._records[sample]
         offset = record.offset
@@ -190,7 +195,7 @@ class PackedViews:
             offset += part.size
             if name == "aesthetic":
                 part = crop_aesthetic(part, self.spec.crop_size, crop_generator)
-            if name == "distortion":
+            if name in DRAWN:
                 part = part[draw % record.draws]
             views[name] = to_tensor(part)
         return {name: views[name] for name in self.spec.views}
@@ -206,6 +211,7 @@ class PackedPhotographs(Dataset):
 
     def __init__(self, packed: PackedViews, samples: Iterable[int]):
         self.packed = packed
+        self.spec = packed.spec
         self.samples = [int(sample) for sample in samples]
 
     def __len__(self) -> int:

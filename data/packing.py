@@ -10,7 +10,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,8 +30,9 @@ from data.packed import (
     partial_folder,
     read_state,
 )
+from data.patches import FEW, count_patches
 from data.seeding import Purpose, derive_generator
-from data.views import ViewSpec, crop_salient, resize_short_side, short_side_shape
+from data.views import ViewSpec, crop_salient, make_views, resize_short_side, short_side_shape
 
 SPLITS = ("train", "val")  # the test split is never read in training
 
@@ -53,6 +54,12 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
         except ImageError as error:
             faults.append(str(error))
             continue
+        count = draws if split == "train" else 1
+        patches = 0
+        if "patches" in spec.views:
+            few = FEW if split == "train" else spec.patches
+            patches = count_patches(height, width, spec.patch_dimension, spec.patch_policy, few)
+            count = 1 if spec.patch_policy == "texture" else count
         if "aesthetic" in spec.views:
             height, width = short_side_shape(height, width, spec.resize)
         else:
@@ -61,8 +68,9 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
             faults.append(f"{path}: resized to {width} x {height} it would pass --max_pixels {spec.max_pixels}")
             continue
         stat = os.stat(path)
-        count = draws if split == "train" else 1
-        record = Record(image, split, int(sample), stat.st_size, stat.st_mtime_ns, offset, height, width, count)
+        record = Record(
+            image, split, int(sample), stat.st_size, stat.st_mtime_ns, offset, height, width, count, patches
+        )
         records.append(record)
         offset += record.size(spec)
     if faults:
@@ -130,6 +138,13 @@ class PackWriter(Dataset):
                 )
                 mosaic = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
                 parts.append(mosaic.permute(1, 2, 0).numpy())
+        if "patches" in spec.views:
+            for draw in range(record.draws):
+                training = record.split == "train"
+                seed = self.plan.random_seed, record.sample, draw
+                generator = derive_generator(Purpose.CROP, *seed) if training else None
+                cut = make_views(image, replace(spec, views=("patches",)), generator, generator)
+                parts.append(cut["patches"].permute(0, 2, 3, 1).numpy())
         content = b"".join(part.tobytes() for part in parts)
         if len(content) != record.size(spec):
             raise ImageError(f"{path}: its picture is not of the size that its header gives")

@@ -7,12 +7,14 @@ import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
 from data.fragments import enlarge_to_fit, sample_fragments
+from data.patches import POLICIES, cut_patches
 from data.resize import resize_bilinear
 from data.saliency import METHODS, salient_corner
 from data.seeding import Purpose, derive_generator
 
 MAX_SIDE = 4096  # of a view, pixels: beyond what a network reads, and bounds what a checkpoint can ask for
-VIEW_NAMES = ("aesthetic", "distortion", "salient")
+VIEW_NAMES = ("aesthetic", "distortion", "salient")  # UIQA's
+ALL_VIEW_NAMES = (*VIEW_NAMES, "patches")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,10 @@ class ViewSpec:
         saliency: "center" or "spectral".
         max_pixels: largest image that is decoded, or made by enlarging a small one.
         seed: of the fragments in evaluation; with the default every user gets the same score for the same file.
-        views: the views that are cut; a single-trunk model reads the aesthetic one alone.
+        views: the views that are cut; a single-trunk model reads one alone.
+        patch_policy: which full-resolution patches the view "patches" has, "all" or "texture".
+        patch_dimension: side of such a patch, pixels.
+        patches: how many of all patches are looked at in evaluation; 0 for all of them.
 
     Raises:
         ValueError: a value is out of range.
@@ -43,20 +48,28 @@ class ViewSpec:
     max_pixels: int = DEFAULT_MAX_PIXELS
     seed: int = 0
     views: tuple[str, ...] = VIEW_NAMES
+    patch_policy: str = "all"
+    patch_dimension: int = 480
+    patches: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("resize", "crop_size", "n_fragment", "patch_size", "salient_patch_dimension", "max_pixels"):
+        sides = ("resize", "crop_size", "n_fragment", "patch_size", "salient_patch_dimension", "patch_dimension")
+        for name in (*sides, "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.patches < 0:
+            raise ValueError(f"patches must be at least 0; got {self.patches}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be at least 0 and below 2**32; got {self.seed}")
         if self.crop_size > self.resize:
             raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}, from which it is cut")
         if self.saliency not in METHODS:
             raise ValueError(f"unknown saliency {self.saliency!r}: choose from {', '.join(METHODS)}")
-        unknown = set(self.views) - set(VIEW_NAMES)
+        if self.patch_policy not in POLICIES:
+            raise ValueError(f"unknown patch_policy {self.patch_policy!r}: choose from {', '.join(POLICIES)}")
+        unknown = set(self.views) - set(ALL_VIEW_NAMES)
         if unknown or not self.views:
-            raise ValueError(f"views must be some of {', '.join(VIEW_NAMES)}; got {self.views!r}")
+            raise ValueError(f"views must be some of {', '.join(ALL_VIEW_NAMES)}; got {self.views!r}")
         largest = max(self.resize, *self.view_sizes.values())
         if largest > MAX_SIDE:
             raise ValueError(f"a view's side, and resize, must be at most {MAX_SIDE} pixels; got {largest}")
@@ -68,8 +81,14 @@ class ViewSpec:
             "aesthetic": self.crop_size,
             "distortion": self.n_fragment * self.patch_size,
             "salient": self.salient_patch_dimension,
+            "patches": self.patch_dimension,
         }
         return {name: sizes[name] for name in self.views}
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether photographs differ in how many pictures a view has of them in evaluation, and cannot be stacked."""
+        return "patches" in self.views and self.patch_policy == "all" and not self.patches
 
     def evaluation_generator(self, draw: int = 0) -> np.random.Generator:
         """Return the generator that places the fragments of a draw in evaluation, the same for every photograph."""
@@ -109,11 +128,12 @@ def make_views(
         image: (H, W, 3) uint8, any size.
         spec: which views, and how.
         generator: places the fragments of the distortion view.
-        crop_generator: places the crop of the aesthetic view at random, for training; without it the crop is central.
+        crop_generator: places the crop of the aesthetic view at random, or draws three patches, for training; without
+            it the crop is central.
 
     Returns:
-        For each of `spec.views` a (3, S, S) uint8 tensor with memory of its own, in which the colours of a pixel lie
-        side by side as in the image: to part them would take longer than to cut the view.
+        For each of `spec.views` a (3, S, S) uint8 tensor, (P, 3, S, S) for "patches", with memory of its own, in which
+        the colours of a pixel lie side by side as in the image: to part them would take longer than to cut the view.
 
     Raises:
         ImageError: the image is so long and thin that enlarging it would pass `spec.max_pixels`.
@@ -126,6 +146,10 @@ def make_views(
         views["distortion"] = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
     if "salient" in spec.views:
         views["salient"] = to_tensor(crop_salient(image, spec))
+    if "patches" in spec.views:
+        views["patches"] = cut_patches(
+            image, spec.patch_dimension, spec.patch_policy, spec.patches, crop_generator, spec.max_pixels
+        )
     return views
 
 
@@ -189,5 +213,5 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Copy (S, S, 3), so that no larger array is held on to, and show it as (3, S, S)."""
-    return torch.from_numpy(np.array(image, order="C")).permute(2, 0, 1)
+    """Copy (..., S, S, 3), so that no larger array is held on to, and show it as (..., 3, S, S)."""
+    return torch.from_numpy(np.array(image, order="C")).movedim(-1, -3)

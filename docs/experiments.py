@@ -28,48 +28,65 @@ REACHED = 0.6  # SRCC on the validation images; the time to it is told
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: options of train.py beside configs/demo.yaml, and the pack they read."""
+    """A line of a table: options of train.py beside configs/demo.yaml, the pack they read, and a row to learn from."""
 
     name: str
-    options: str
+    options: str = ""
     pack: str = "views"
+    teacher: str | None = None
+
+    def run(self, seed: int) -> str:
+        """Return the name of the row's run."""
+        return f"{'_'.join(self.name.replace(',', '').split())}_{seed}"
+
+    def words(self, seed: int, out: str) -> str:
+        """Return the options of its training, those that count its MACs included."""
+        words = " ".join(filter(None, (PACKS[self.pack], self.options)))
+        if self.teacher:
+            words += f" --distill_from {out}/logs/{Row(self.teacher).run(seed)}/predictions_train.csv"
+        return words
 
 
-PACKS = {"views": "--draws 8"}  # options of `prepare.py pack` beside configs/demo.yaml
+# Options of `prepare.py pack`, and of the trainings on it, beside configs/demo.yaml
+PACKS = {
+    "views": "",
+    "all_patches": "--model Patches --patch_dimension 128 --validation_patches 12",
+    "texture": "--model Patches --patch_dimension 128 --patch_policy texture",
+}
+BRANCHES = ("aesthetic", "distortion", "salient")
+LITE = "--backbone timm:LITE"
+TEACHER = "all three"
 TABLES = {
     "training": [
         Row(f"{pairing}, {scale}", f"--pairing {pairing} --mos_scale {scale}")
         for pairing in ("partner", "batch")
         for scale in ("none", "standardise")
     ],
+    "looking": [
+        Row(TEACHER, ""),
+        *(Row(f"{name} alone", f"--branches {name}") for name in BRANCHES),
+        *(Row(f"without {name}", f"--branches {','.join(set(BRANCHES) - {name})}") for name in BRANCHES),
+        Row("one shared trunk", "--shared_trunk"),
+        Row("all patches", "", pack="all_patches"),
+        Row("three patches of most texture", "", pack="texture"),
+        Row("lite", LITE),
+        Row("lite, distilled", LITE, teacher=TEACHER),
+    ],
 }
 
 
-def pack_command(row: Row, seed: int, out: str) -> str:
-    """Return the command that makes the pack of a row."""
-    return (
-        f"prepare.py pack --config configs/demo.yaml --random_seed {seed} {PACKS[row.pack]} "
-        f"--out {out}/packs/{row.pack}_{seed}"
-    )
-
-
-def train_command(row: Row, seed: int, out: str) -> str:
-    """Return the command that trains a row, until it is stopped."""
-    return (
-        f"train.py --config configs/demo.yaml --random_seed {seed} --packed {out}/packs/{row.pack}_{seed} {ENDLESS} "
-        f"{row.options} --run {run_of(row, seed)} --snapshot {out}/ckpts --logdir {out}/logs --overwrite"
-    )
-
-
-def test_command(row: Row, seed: int, out: str) -> str:
-    """Return the command that tests a row."""
-    run = run_of(row, seed)
-    return f"test.py --checkpoint {out}/ckpts/{run}/best.pth --logdir {out}/logs"
-
-
-def run_of(row: Row, seed: int) -> str:
-    """Return the name of a row's run."""
-    return "_".join(row.name.replace(",", "").replace("+", "").split()) + f"_{seed}"
+def commands(row: Row, seed: int, out: str) -> dict[str, str]:
+    """Return what is run for a row: pack, train until it is stopped, test; and teach, before another learns from it."""
+    run, pack = row.run(seed), f"{out}/packs/{row.pack}_{seed}"
+    common = f"--config configs/demo.yaml --random_seed {seed}"
+    places = f"--run {run} --snapshot {out}/ckpts --logdir {out}/logs --overwrite"
+    test = f"test.py --checkpoint {out}/ckpts/{run}/best.pth --logdir {out}/logs"
+    return {
+        "pack": " ".join(f"prepare.py pack {common} {PACKS[row.pack]} --draws 8 --out {pack}".split()),
+        "train": " ".join(f"train.py {common} --packed {pack} {ENDLESS} {row.words(seed, out)} {places}".split()),
+        "test": test,
+        "teach": f"{test} --split train",
+    }
 
 
 def run(command: str, seconds: float | None = None) -> None:
@@ -99,10 +116,12 @@ def run(command: str, seconds: float | None = None) -> None:
 
 def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
     """Train and test a row, or read what it came to."""
-    logs = ROOT / out / "logs" / run_of(row, seed)
+    logs = ROOT / out / "logs" / row.run(seed)
     if not (logs / "test_test.json").exists():
-        run(train_command(row, seed, out), seconds)
-        run(test_command(row, seed, out))
+        if row.teacher and not (logs.with_name(Row(row.teacher).run(seed)) / "predictions_train.csv").exists():
+            run(commands(Row(row.teacher), seed, out)["teach"])
+        run(commands(row, seed, out)["train"], seconds)
+        run(commands(row, seed, out)["test"])
     measures = json.loads((logs / "test_test.json").read_text(encoding="utf-8"))
     history = pd.read_csv(logs / "history.csv").merge(pd.read_csv(logs / "speed.csv"), on="epoch")
     reached = history["SRCC"] >= REACHED
@@ -147,15 +166,18 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="rows side by side, a core each")
     parser.add_argument("--commands", action="store_true", help="print the commands of every row and do nothing")
     options = parser.parse_args()
-    rows = [(row, seed) for seed in SEEDS for row in TABLES[options.table]]
+    # A row that others learn from stands before them.
+    rows = [(row, seed) for row in TABLES[options.table] for seed in SEEDS]
     if options.commands:
         for row, seed in rows:
-            for command in (pack_command, train_command, test_command):
-                print(f"python {command(row, seed, options.out)}")
+            wanted = commands(row, seed, options.out)
+            if all(row.name != other.teacher for other in TABLES[options.table]):
+                del wanted["teach"]
+            print("\n".join(f"python {command}" for command in wanted.values()))
         return
     if not (ROOT / "demo_data").exists():
         run("prepare.py synthetic --out demo_data")
-    for command in dict.fromkeys(pack_command(row, seed, options.out) for row, seed in rows):
+    for command in dict.fromkeys(commands(row, seed, options.out)["pack"] for row, seed in rows):
         run(command)
     with ThreadPoolExecutor(options.jobs) as pool:
         found = list(pool.map(lambda each: result_of(*each, options.out, options.seconds), rows))

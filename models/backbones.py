@@ -40,6 +40,7 @@ class Trunk(nn.Module):
     """What every trunk has: a map of features, their mean, and arithmetic that can be compiled."""
 
     num_features: int
+    image_size: int | None = None  # the only side that it reads, pixels; None for any
     compiled = False
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
@@ -125,6 +126,7 @@ class TimmTrunk(Trunk):
             options["drop_path_rate"] = stochastic_depth
         try:
             self.net = timm.create_model(name, img_size=image_size, **options)
+            self.image_size = image_size
         except TypeError:  # convolutional models take no img_size
             self.net = timm.create_model(name, **options)
         self.num_features = self.net.num_features

@@ -11,7 +11,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HEAD_WIDTH = 128
 
-DEFAULT_VIEW_SIZES = {"aesthetic": 480, "distortion": 480, "salient": 480}
+BRANCHES = ("aesthetic", "distortion", "salient")
+DEFAULT_VIEW_SIZES = dict.fromkeys((*BRANCHES, "patches"), 480)
+SINGLE_TRUNK_KEY = "feature_extraction"  # of a shared trunk and of single-trunk models
+TRUNK_KEYS = {
+    "aesthetic": "aesthetics_feature_extraction",
+    "distortion": "distortion_feature_extraction",
+    "salient": "saliency_feature_extraction",
+}
 
 
 class QualityModel(nn.Module):
@@ -33,6 +40,25 @@ class QualityModel(nn.Module):
     def trunks(self) -> dict[str, nn.Module]:
         """Return each view's trunk, in the order of their features in the head."""
         raise NotImplementedError
+
+    def forward(self, *positional: torch.Tensor, **views: torch.Tensor) -> torch.Tensor:
+        """Score a batch.
+
+        Args:
+            views: (B, 3, S, S) each, uint8 or already normalised floats, by name or in the order of `view_names`; or
+                several pictures of a view, (B, K, 3, S, S), whose features count by their mean.
+
+        Returns:
+            Scores, (B, 1).
+        """
+        views |= dict(zip(self.view_names, positional, strict=False))
+        features = [self._features(trunk, views[name]) for name, trunk in self.trunks().items()]  # (B, C) each
+        return self.regress(torch.cat(features, dim=1))  # (B, 3C), 2304 with three of swin_t
+
+    def _features(self, trunk: nn.Module, view: torch.Tensor) -> torch.Tensor:
+        """Return the features of a view, (B, C): the mean over its places, and over its pictures if it has several."""
+        features = trunk(self.normalise(view.flatten(0, -4)))
+        return features if view.dim() == 4 else features.unflatten(0, view.shape[:2]).mean(dim=1)
 
     def normalise(self, view: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, S, S) uint8 as ImageNet-normalised floats; floats are taken as normalised already."""
@@ -87,7 +113,7 @@ class QualityModel(nn.Module):
 
     def compile_trunks(self) -> None:
         """Have torch.compile translate the trunks when they are first used; the state dict stays as it is."""
-        for trunk in self.trunks().values():
+        for trunk in set(self.trunks().values()):
             trunk.compile_features()
 
     @torch.no_grad()
@@ -101,87 +127,107 @@ class UIQA(QualityModel):
     """The three-branch model (Sun et al., arXiv 2409.00749, Sec. 3), with the released weights' state-dict keys.
 
     Args:
-        backbone: of all three trunks, see `models.backbones.build_trunk`.
+        backbone: of all trunks, see `models.backbones.build_trunk`.
         view_sizes: side of each view, pixels; only trunks with a fixed input size use it.
         stochastic_depth: rate; the trunk's own if None.
+        branches: names of the views that are looked at, with commas between; some or all of BRANCHES.
+        shared_trunk: one trunk reads all views: a third of the weights, and the same arithmetic.
+
+    Raises:
+        ValueError: no such branch, or one trunk for views that it cannot read all.
     """
 
-    view_names = ("aesthetic", "distortion", "salient")
+    view_names = BRANCHES
 
     def __init__(
         self,
         backbone: str = "swin_t",
         view_sizes: Mapping[str, int] = DEFAULT_VIEW_SIZES,
         stochastic_depth: float | None = None,
+        branches: str = ",".join(BRANCHES),
+        shared_trunk: bool = False,
     ):
-        aesthetic, distortion, salient = (
-            build_trunk(backbone, view_sizes[name], stochastic_depth) for name in self.view_names
-        )
-        super().__init__(aesthetic.num_features + distortion.num_features + salient.num_features)
-        self.aesthetics_feature_extraction = aesthetic
-        self.distortion_feature_extraction = distortion
-        self.saliency_feature_extraction = salient
+        names = parse_branches(branches)
+        sizes = [view_sizes[name] for name in names]
+        if shared_trunk:
+            shared = build_trunk(backbone, sizes[0], stochastic_depth)
+            if shared.image_size is not None and len(set(sizes)) > 1:
+                raise ValueError(f"{backbone} reads one size only: a shared trunk needs views of one size, not {sizes}")
+            keys, trunks = [SINGLE_TRUNK_KEY] * len(names), [shared] * len(names)
+        else:
+            keys = [TRUNK_KEYS[name] for name in names]
+            trunks = [build_trunk(backbone, size, stochastic_depth) for size in sizes]
+        super().__init__(sum(trunk.num_features for trunk in trunks))
+        self.view_names = names
+        self.trunk_keys = dict(zip(names, keys, strict=True))
+        for key, trunk in zip(keys, trunks, strict=True):
+            setattr(self, key, trunk)
 
     def trunks(self) -> dict[str, nn.Module]:
-        return {
-            "aesthetic": self.aesthetics_feature_extraction,
-            "distortion": self.distortion_feature_extraction,
-            "salient": self.saliency_feature_extraction,
-        }
-
-    def forward(self, aesthetic: torch.Tensor, distortion: torch.Tensor, salient: torch.Tensor) -> torch.Tensor:
-        """Score a batch.
-
-        Args:
-            aesthetic, distortion, salient: (B, 3, S, S) each, uint8 or already normalised floats.
-
-        Returns:
-            Scores, (B, 1).
-        """
-        aesthetic = self.aesthetics_feature_extraction(self.normalise(aesthetic))  # (B, C)
-        distortion = self.distortion_feature_extraction(self.normalise(distortion))
-        salient = self.saliency_feature_extraction(self.normalise(salient))
-        features = torch.cat([aesthetic, distortion, salient], dim=1)  # (B, 3C), 2304 with swin_t
-        return self.regress(features)
+        return {name: getattr(self, key) for name, key in self.trunk_keys.items()}
 
 
-class SwinT(QualityModel):
-    """One trunk on the aesthetic view: the model that is pre-trained on AVA, with its released state-dict keys.
+class SingleTrunk(QualityModel):
+    """One trunk on one view.
 
     Args:
         backbone, view_sizes, stochastic_depth: as for UIQA.
     """
 
-    view_names = ("aesthetic",)
-
     def __init__(
         self,
         backbone: str = "swin_t",
         view_sizes: Mapping[str, int] = DEFAULT_VIEW_SIZES,
         stochastic_depth: float | None = None,
     ):
-        trunk = build_trunk(backbone, view_sizes["aesthetic"], stochastic_depth)
+        trunk = build_trunk(backbone, view_sizes[self.view_names[0]], stochastic_depth)
         super().__init__(trunk.num_features)
         self.feature_extraction = trunk
 
     def trunks(self) -> dict[str, nn.Module]:
-        return {"aesthetic": self.feature_extraction}
-
-    def forward(self, aesthetic: torch.Tensor) -> torch.Tensor:
-        """Score a batch of aesthetic views, (B, 3, S, S) uint8 or normalised floats; returns (B, 1)."""
-        return self.regress(self.feature_extraction(self.normalise(aesthetic)))
+        return {self.view_names[0]: self.feature_extraction}
 
 
-MODELS = {"UIQA": UIQA, "SwinT": SwinT}
+class SwinT(SingleTrunk):
+    """One trunk on the aesthetic view: the model that is pre-trained on AVA, with its released state-dict keys."""
+
+    view_names = ("aesthetic",)
+
+
+class Patches(SingleTrunk):
+    """One trunk on full-resolution patches of a photograph, (B, P, 3, S, S), whose features count by their mean.
+
+    With `data.patches`'s policies these are the rival ways of looking that UIQA is held against (arXiv 2409.00749,
+    Fig. 1, b and c).
+    """
+
+    view_names = ("patches",)
+
+
+MODELS = {"UIQA": UIQA, "SwinT": SwinT, "Patches": Patches}
 MODEL_ALIASES = {"Model_SwinT": "SwinT"}  # the published pre-training command's word
+
+
+def parse_branches(text: str) -> tuple[str, ...]:
+    """Return the views that a list with commas names, in the model's own order.
+
+    Raises:
+        ValueError: an unknown one, the same twice, or none.
+    """
+    names = [name.strip() for name in str(text).split(",")]
+    if not set(names) <= set(BRANCHES) or len(set(names)) < len(names):
+        raise ValueError(f"branches must be one or more of {','.join(BRANCHES)}, each once; got {text!r}")
+    return tuple(name for name in BRANCHES if name in names)
 
 
 def build_model(name: str = "UIQA", **options) -> QualityModel:
     """Build a model with random weights; nothing is downloaded.
 
     Args:
-        name: "UIQA" (three branches) or "SwinT" (one; "Model_SwinT" is the published word for it).
-        options: of the model's constructor: backbone, view_sizes, stochastic_depth.
+        name: "UIQA" (three branches, or some of them), "SwinT" (one trunk; "Model_SwinT" is the published word for it)
+            or "Patches" (one trunk on full-resolution patches).
+        options: of the model's constructor: backbone, view_sizes, stochastic_depth; for UIQA also branches and
+            shared_trunk.
 
     Raises:
         ValueError: no such model or backbone.

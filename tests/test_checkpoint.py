@@ -143,6 +143,18 @@ def test_a_pretrained_trunk_starts_all_three_branches(tmp_path):
     assert torch.equal(model.quality[0].weight, head)
 
 
+def test_a_pretrained_trunk_starts_a_shared_one(tmp_path):
+    """Its file has the very names of a model with a shared trunk, but the head of one view."""
+    pretrained = build_model("SwinT", backbone="swin_nano", view_sizes={"aesthetic": 64})
+    torch.save(pretrained.state_dict(), tmp_path / "ava.pth")
+    model = build_model("UIQA", backbone="swin_nano", view_sizes=SPEC.view_sizes, shared_trunk=True)
+    head = model.quality[0].weight.clone()
+    assert "trunk of" in initialise(model, tmp_path / "ava.pth")
+    for name, value in pretrained.feature_extraction.state_dict().items():
+        assert torch.equal(model.feature_extraction.state_dict()[name], value)
+    assert torch.equal(model.quality[0].weight, head)
+
+
 def test_a_bare_trunk_starts_every_branch_its_classifier_left_out(tmp_path):
     bare = SwinTransformer([4, 4], 32, [1, 1, 2, 1], [1, 2, 4, 8], [7, 7])  # a swin_nano with torchvision's head
     torch.save(bare.state_dict(), tmp_path / "swin.pth")

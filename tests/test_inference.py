@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.datasets import PhotographDataset
 from data.decode import decode_rgb
@@ -145,3 +146,19 @@ def test_speed_and_waiting_are_told(model, paths):
     assert tally.images_per_s > 0
     assert 0 < tally.data_wait <= 1
     assert tally.words() == tally.words(), "the clock has stopped"
+
+
+def test_photographs_with_different_numbers_of_patches_are_scored_as_each_alone(tmp_path):
+    spec = ViewSpec(views=("patches",), patch_dimension=32)
+    torch.manual_seed(0)
+    model = build_model("Patches", backbone="timm:test_resnet", view_sizes=spec.view_sizes).eval()
+    generator = np.random.default_rng(0)
+    paths = []
+    for number, shape in enumerate([(64, 96), (130, 70), (32, 32)]):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8)).save(paths[-1])
+    scores = score_photographs(model, PhotographDataset(paths, spec), CPU, batch_size=8).scores
+    for path, score_ in zip(paths, scores, strict=True):
+        views = make_views(decode_rgb(path), spec, spec.evaluation_generator())
+        with torch.inference_mode():
+            assert score_ == pytest.approx(model(views["patches"][None]).item(), abs=1e-6)

@@ -230,3 +230,20 @@ def test_a_file_of_another_length_is_refused(rows, tmp_path):
     with (tmp_path / "pack" / VIEWS).open("ab") as file:
         file.write(b"x")
     assert VIEWS in refused(tmp_path / "pack", rows)
+
+
+@pytest.mark.parametrize(("policy", "validated"), [("all", 5), ("all", 0), ("texture", 0)])
+def test_packed_patches_are_those_cut_from_the_photograph(policy, validated, rows, tmp_path):
+    spec = ViewSpec(views=("patches",), patch_dimension=32, patch_policy=policy, patches=validated)
+    pack(tmp_path / "pack", rows, spec, draws=2)
+    packed = PackedViews(tmp_path / "pack", rows, spec, SEED)
+    datasets = [PairDataset(split(rows, "train"), spec, SEED, source) for source in (packed, None)]
+    for key in ((0, 0), (1, 3)):
+        for one, other in zip(*(dataset[key] for dataset in datasets), strict=True):
+            assert torch.equal(one["patches"], other["patches"])
+    validation = split(rows, "val")
+    direct = PhotographDataset(validation["path"], spec)
+    for index, sample in enumerate(PackedPhotographs(packed, validation.index)):
+        assert torch.equal(sample["patches"], direct[index]["patches"])
+        if index + 1 == len(validation):
+            break

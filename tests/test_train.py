@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import predict
 import prepare
 import test as test_entry
 import train
@@ -307,9 +308,60 @@ def test_a_deterministic_run_has_the_same_history_to_the_last_digit(command, tmp
         (["--pairing=batch", "--accumulate=2"], "--pairing partner"),
         (["--resume=auto", "--overwrite"], "one of them"),
         (["--ema=1"], "less than 1"),
+        (["--model=SwinT", "--branches=salient"], "SwinT has one trunk"),
+        (["--branches=salient,tasteful"], "one or more of aesthetic,distortion,salient"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(words, remedy, command, capsys):
     with pytest.raises(SystemExit):
         train.main(command("run", *words))
     assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--branches=salient,distortion"],
+        ["--shared_trunk"],
+        ["--model=Patches", "--patch_dimension=64", "--validation_patches=2"],
+        ["--model=Patches", "--patch_dimension=64", "--patch_policy=texture"],
+    ],
+)
+def test_another_way_of_looking_is_trained_tested_and_used(words, command, tiny_dataset, tmp_path, capsys):
+    assert train.main(command("other", *words)) == 0
+    best = tmp_path / "ckpts/other/best.pth"
+    loaded = load_model(best)
+    logs = f"--logdir={tmp_path}/logs"
+    more = ["--report"] if "--model=Patches" in words else []
+    assert test_entry.main([f"--checkpoint={best}", logs, "--num_workers=0", "--device=cpu", *more]) == 0
+    table = pd.read_csv(tmp_path / "logs/other/predictions_test.csv")
+    assert [name for name in table if name.startswith("points_")] == [
+        f"points_{name}" for name in loaded.view_spec.views
+    ]
+    image = str(next(tiny_dataset.rglob("*.jpg")))
+    capsys.readouterr()
+    picture = ["--map", str(tmp_path / "maps")]
+    scored = [image, f"--checkpoint={best}", "--device=cpu"]
+    if "--model=Patches" in words:
+        assert predict.main(scored) == 0
+        with pytest.raises(SystemExit):
+            predict.main([*scored, *picture])
+        assert "this model reads patches" in capsys.readouterr().err
+        assert loaded.view_spec.patches == 0  # all are looked at but in validation
+    else:
+        assert predict.main([*scored, *picture]) == 0
+        assert len(list((tmp_path / "maps").iterdir())) == 1
+
+
+def test_a_model_learns_from_anothers_scores(command, tiny_dataset, tmp_path, capsys):
+    labels = pd.read_csv(tiny_dataset / "uhd-iqa-metadata.csv")
+    names = labels[labels["set"] == "training"]["image_name"]
+    scores = pd.DataFrame({"image": names, "mos": 0.5, "score": np.linspace(0, 1, len(names))})
+    scores.to_csv(tmp_path / "teacher.csv", index=False)
+    assert train.main(command("alone")) == 0
+    assert train.main(command("taught", f"--distill_from={tmp_path}/teacher.csv")) == 0
+    first, second = (weights(tmp_path / f"ckpts/{run}/last.pth") for run in ("alone", "taught"))
+    assert not torch.equal(first["quality.0.weight"], second["quality.0.weight"])
+    scores[1:].to_csv(tmp_path / "teacher.csv", index=False)
+    assert train.main(command("short", f"--distill_from={tmp_path}/teacher.csv")) == EXIT_UNUSABLE_INPUT
+    assert f"lacks the scores of 1 of {len(names)} training images, {names.iloc[0]}" in capsys.readouterr().err

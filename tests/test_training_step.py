@@ -22,6 +22,7 @@ CPU = torch.device("cpu")
 def options_of(pairing: str, accumulate: int = 1) -> argparse.Namespace:
     names = {"lr": 1e-3, "weight_decay": 0.0, "decay_interval": 10, "decay_ratio": 0.9, "ema": 0.0, "amp": "off"}
     weights = {"lr_weight_L2": 0.1, "lr_weight_pair": 1.0}
+    weights |= {"distill_from": None, "distill_weight": 1.0}
     flags = {"compile": False, "multi_gpu": False, "pairing": pairing, "accumulate": accumulate}
     return argparse.Namespace(**names, **weights, **flags)
 
@@ -96,6 +97,27 @@ def test_two_processes_have_the_gradients_weights_and_losses_of_one(pairing, of_
 def test_accumulating_parts_gives_the_gradient_of_the_whole():
     whole, parts = (steps_of("partner", accumulate, steps=1)[0] for accumulate in (1, 3))
     assert_close(parts, whole)
+
+
+@pytest.mark.parametrize("pairing", ["partner", "batch"])
+def test_a_teacher_is_a_further_target_of_the_same_loss(pairing):
+    torch.manual_seed(0)
+    model = build_model("UIQA", backbone="swin_nano", view_sizes=SPEC.view_sizes)
+    batch, counts = batch_of(0, pairing)
+    teacher = batch["mos"].flip(0)
+
+    def learn(mos: torch.Tensor, **more) -> tuple[torch.Tensor, torch.Tensor]:
+        options = options_of(pairing)
+        options.distill_from, options.distill_weight = ("teacher.csv", 0.25) if more else (None, 1.0)
+        state = begin(model, CPU, options)
+        model.zero_grad(set_to_none=True)
+        losses = backward(state, batch | {"mos": mos} | more, counts, SCALE, SPEC, options)
+        return losses, model.quality[0].weight.grad.clone()
+
+    of_opinions, of_teacher, both = learn(batch["mos"]), learn(teacher), learn(batch["mos"], teacher=teacher)
+    torch.testing.assert_close(both[0][0], of_opinions[0][0] + 0.25 * of_teacher[0][0])
+    torch.testing.assert_close(both[0][1:], of_opinions[0][1:])  # the parts are told of the opinions
+    torch.testing.assert_close(both[1], of_opinions[1] + 0.25 * of_teacher[1], atol=1e-6, rtol=1e-4)
 
 
 def losses_of_twenty_steps(amp: str) -> list[float]:

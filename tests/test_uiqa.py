@@ -72,6 +72,7 @@ def test_the_contributions_sum_to_the_score(name, backbone):
     torch.testing.assert_close(parts["score"], total)
 
 
+@pytest.mark.slow
 def test_the_contributions_of_the_papers_model_sum_to_the_score():
     model = build_model("UIQA").eval()
     views = {name: torch.randint(0, 256, (1, 3, 480, 480), dtype=torch.uint8) for name in model.view_names}
@@ -89,6 +90,51 @@ def test_draws_of_a_view_count_by_their_mean(model):
     torch.testing.assert_close(parts["score_of_draw"], torch.stack([one["score"] for one in singly], dim=1))
     torch.testing.assert_close(parts["score"], parts["score_of_draw"].mean(dim=1))
     torch.testing.assert_close(parts["distortion"], sum(one["distortion"] for one in singly) / 3)
+
+
+@pytest.mark.parametrize("branches", ["salient", "aesthetic,distortion", "salient,aesthetic"])
+@pytest.mark.parametrize("shared_trunk", [False, True])
+def test_some_of_the_branches_are_a_model(branches, shared_trunk):
+    options = {"backbone": "swin_nano", "view_sizes": SIZES, "shared_trunk": shared_trunk}
+    model = build_model("UIQA", branches=branches, **options).eval()
+    assert sorted(model.view_names) == sorted(branches.split(","))
+    assert list(model.view_names) == [name for name in SIZES if name in branches]
+    views = random_views(names=model.view_names)
+    parts = model.contributions(**views)
+    total = parts["bias"] + sum(parts[name].mean(dim=(1, 2)) for name in views)
+    torch.testing.assert_close(total, model(**views).squeeze(1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(*views.values()), model(**views))
+
+
+@pytest.mark.parametrize("branches", ["", "aesthetic,aesthetic", "aesthetic distortion", "aesthetic,tasteful"])
+def test_branches_that_are_none_are_refused(branches):
+    with pytest.raises(ValueError, match="branches must be one or more of aesthetic,distortion,salient"):
+        build_model("UIQA", branches=branches)
+
+
+def test_a_shared_trunk_reads_all_views_with_a_third_of_the_weights():
+    with torch.device("meta"):
+        one, three = (build_model("UIQA", shared_trunk=shared) for shared in (True, False))
+    counts = [sum(parameter.numel() for parameter in model.parameters()) / 1e6 for model in (one, three)]
+    assert counts == pytest.approx([27.8, 82.9], abs=0.05)
+    assert len(set(one.trunks().values())) == 1
+    assert {key.split(".")[0] for key in one.state_dict()} == {"feature_extraction", "quality"}
+
+
+def test_a_shared_trunk_of_fixed_size_needs_views_of_one_size():
+    with pytest.raises(ValueError, match="views of one size"):
+        build_model("UIQA", backbone="timm:efficientvit_m0", view_sizes=SIZES | {"salient": 96}, shared_trunk=True)
+
+
+def test_patches_count_by_the_mean_of_their_features():
+    model = build_model("Patches", backbone="swin_nano", view_sizes={"patches": SIZE}).eval()
+    patches = torch.randint(0, 256, (2, 5, 3, SIZE, SIZE), dtype=torch.uint8)
+    scores = model(patches)
+    singly = torch.stack([model(patches[:, number : number + 1]) for number in range(5)])
+    torch.testing.assert_close(scores, singly.mean(dim=0), atol=1e-5, rtol=1e-5)  # the head is linear
+    parts = model.contributions(patches=patches)
+    torch.testing.assert_close(parts["score"], scores.squeeze(1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(parts["bias"] + parts["patches"].mean(dim=(1, 2)), parts["score"])
 
 
 def test_folding_the_opinion_scale_is_shifting_and_scaling_the_score(model):

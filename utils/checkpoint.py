@@ -127,6 +127,9 @@ def _check_uncompressed(path: Path) -> None:
             raise ValueError("its entries are compressed")
 
 
+HEAD = "quality.0.weight"
+
+
 def load_checkpoint(path: str | os.PathLike) -> dict | None:
     """Return the content of a checkpoint of ours, or None if the file is a bare state dict.
 
@@ -256,7 +259,8 @@ def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0
     ours = _is_ours(content, path)
     state = _without_prefix(content["state_dict"] if ours else content)
     names = set(model.state_dict())
-    if names <= set(state):
+    heads = (weights.get(HEAD, torch.empty(0)).shape for weights in (state, model.state_dict()))
+    if names <= set(state) and len(set(heads)) == 1:  # one trunk's checkpoint may have a shared trunk's names
         _load_strictly(model, state, path)
         if ours:
             model.fold_opinion_scale(*_opinion_scale(content, path))

@@ -61,7 +61,7 @@ def score_photographs(
         model: a `QualityModel`, alone or in DataParallel; put into evaluation mode and left there.
         photographs: samples as of `data.datasets.PhotographDataset`.
         device: where the model is.
-        batch_size: photographs a forward pass.
+        batch_size: photographs a forward pass; 1 where they differ in how many patches they have.
         num_workers: processes (beside a GPU) or threads (on a CPU) that decode while the model works; 0 decodes between
             the batches.
         progress: label of a progress bar, shown on a terminal only; None for no bar.
@@ -70,6 +70,8 @@ def score_photographs(
             for work that one process does alone.
     """
     count = len(photographs)
+    if photographs.spec.is_ragged:
+        batch_size = 1
     mine = range(rank(), count, world_size()) if together else range(count)
     table = _Table(count, unwrap(model).view_names)
     tally = Tally()
@@ -180,7 +182,8 @@ class _Contributions(nn.Module):
         found = self.model.contributions(**views)
         maps = {name: found[name] for name in self.model.view_names}
         score = found["score"]
-        draw_sd = found["score_of_draw"].std(dim=1) if "score_of_draw" in found else torch.full_like(score, torch.nan)
+        of_draw = found.get("score_of_draw", score[:, None])
+        draw_sd = of_draw.std(dim=1) if of_draw.shape[1] > 1 else torch.full_like(score, torch.nan)
         table = torch.stack([score, *(places.mean(dim=(1, 2)) for places in maps.values()), draw_sd], dim=1)
         return {"table": table} | (maps if self.maps else {})
 

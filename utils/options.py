@@ -1,16 +1,17 @@
 """The options: every one, with its one default, stands here; a YAML file under configs/ holds only what differs."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data.datasets import PAIRINGS
 from data.decode import DEFAULT_MAX_PIXELS
+from data.patches import POLICIES
 from data.saliency import METHODS
 from data.tables import DATABASES, LabelTable, TableError, load_table
 from data.views import ViewSpec
 from models.backbones import SWIN_CONFIGS
-from models.uiqa import MODEL_ALIASES, MODELS
+from models.uiqa import BRANCHES, MODEL_ALIASES, MODELS, parse_branches
 from utils.command_line import add_flag, make_parser, number, plain_name, whole_number
 from utils.distributed import default_workers
 
@@ -21,6 +22,27 @@ def _model_name(text: str) -> str:
     return MODEL_ALIASES.get(text, text)
 
 
+def _branches(text: str) -> str:
+    try:
+        return ",".join(parse_branches(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def model_options(options: Mapping[str, object]) -> dict[str, object]:
+    """Return what `models.build_model` takes, views apart, of a run's options; the defaults where they are silent.
+
+    Args:
+        options: of a command line, or as a checkpoint has them.
+    """
+    name = options.get("model", "UIQA")
+    built: dict[str, object] = {"name": name, "backbone": options.get("backbone", "swin_t")}
+    if name == "UIQA":
+        built["branches"] = options.get("branches", ",".join(BRANCHES))
+        built["shared_trunk"] = bool(options.get("shared_trunk", False))
+    return built
+
+
 def add_model(parser) -> None:
     """Add which model is meant, and with it which views are read."""
     parser.add_argument(
@@ -28,7 +50,15 @@ def add_model(parser) -> None:
         type=_model_name,
         choices=list(MODELS),
         default="UIQA",
-        help="UIQA: three branches; SwinT (or Model_SwinT): one trunk on the aesthetic view, for pre-training on AVA",
+        help="UIQA: three branches; SwinT (or Model_SwinT): one trunk on the aesthetic view, for pre-training on AVA; "
+        "Patches: one trunk on full-resolution patches, see --patch_policy",
+    )
+    parser.add_argument(
+        "--branches",
+        type=_branches,
+        default=",".join(BRANCHES),
+        metavar="NAMES",
+        help=f"of UIQA: some of {','.join(BRANCHES)}, for ablations",
     )
 
 
@@ -42,6 +72,7 @@ def add_model_options(parser) -> None:
         metavar="NAME",
         help=f"trunk of every branch: {', '.join(SWIN_CONFIGS)} (torchvision's; swin_nano is for CPUs) or timm:<name>",
     )
+    add_flag(group, "--shared_trunk", "of UIQA: one trunk reads all views: a third of the weights, as much arithmetic")
 
 
 def add_view_options(parser) -> None:
@@ -73,7 +104,29 @@ def add_view_options(parser) -> None:
         default=spec.saliency,
         help="where the salient view is cut: center, as in the released weights, or by the spectral residual",
     )
+    group.add_argument(
+        "--patch_policy",
+        choices=POLICIES,
+        default=spec.patch_policy,
+        help="of the model Patches: all patches of a grid, three of them at random in a step of training; or the three "
+        "of the most complex texture",
+    )
+    group.add_argument(
+        "--patch_dimension", type=side, metavar="N", default=spec.patch_dimension, help="side of such a patch"
+    )
     add_max_pixels(group)
+
+
+def add_validation_patches(parser) -> None:
+    """Add on how many patches a model that reads all of them is validated."""
+    parser.add_argument(
+        "--validation_patches",
+        type=whole_number(0),
+        default=0,
+        metavar="N",
+        help="of the model Patches with all patches: validate on N of them, spread evenly over each photograph (0: on "
+        "all, as test.py does, which costs as much as a pass at full resolution)",
+    )
 
 
 def add_max_pixels(parser) -> None:
@@ -100,7 +153,9 @@ def view_spec(options: argparse.Namespace) -> ViewSpec:
         salient_patch_dimension=options.salient_patch_dimension,
         saliency=options.saliency,
         max_pixels=options.max_pixels,
-        views=MODELS[options.model].view_names,
+        patch_policy=options.patch_policy,
+        patch_dimension=options.patch_dimension,
+        views=parse_branches(options.branches) if options.model == "UIQA" else MODELS[options.model].view_names,
     )
 
 
@@ -246,6 +301,19 @@ def add_training_options(parser) -> None:
     group.add_argument(
         "--lr_weight_pair", type=number(0), metavar="X", default=1.0, help="weight of the fidelity loss of pairs"
     )
+    group.add_argument(
+        "--distill_from",
+        metavar="CSV",
+        help="learn also from another model's scores of the training images, as `test.py --split train` writes them",
+    )
+    group.add_argument(
+        "--distill_weight",
+        type=number(0),
+        default=1.0,
+        metavar="X",
+        help="with --distill_from: the loss against the opinions plus X times the same loss against those scores",
+    )
+    add_validation_patches(group)
     group.add_argument(
         "--mos_scale",
         choices=("none", "standardise"),

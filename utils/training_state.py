@@ -18,6 +18,7 @@ from models.uiqa import QualityModel
 from utils.checkpoint import CheckpointError, load_checkpoint, previous_of
 from utils.command_line import RunError
 from utils.distributed import rank, unwrap, wait_for_all, world_size
+from utils.options import train_parser
 
 # Options that do not change what a training comes to; all others must be as they were when it is resumed.
 HARMLESS = {
@@ -169,7 +170,8 @@ def check_same_training(path: Path, checkpoint: dict, options: argparse.Namespac
     Raises:
         RunError: options that change the result differ, or the data do; the message names them.
     """
-    before, now = checkpoint["options"], vars(options)
+    # An option that is newer than the checkpoint had its default then.
+    before, now = vars(train_parser().parse_args([])) | checkpoint["options"], vars(options)
     changed = [
         f"--{name} {now.get(name)} (was {before.get(name)})"
         for name in sorted({*before, *now} - HARMLESS)

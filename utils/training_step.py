@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from data.datasets import TARGETS
 from data.views import ViewSpec
 from losses import all_pairs_loss, quality_loss
 from utils.distributed import add_up, gather_rows, rank, world_size
@@ -47,7 +48,8 @@ def backward(
 
     Args:
         state: whose parameters get it.
-        batch: this process's part, as of `data.datasets.collate_pairs`; it may be empty.
+        batch: this process's part, as of `data.datasets.collate_pairs`; it may be empty. With `--distill_from` it has
+            the `teacher`'s scores.
         counts: photographs of every process's part.
         scale: `mean` and `sd`; the loss sees (mos - mean) / sd.
         spec: how the views are cut.
@@ -60,7 +62,7 @@ def backward(
     weights = options.lr_weight_L2, options.lr_weight_pair
     own = counts[rank()]
     views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-    mos = (batch["mos"].to(device, non_blocking=True) - scale["mean"]) / scale["sd"]
+    targets = [(batch[name].to(device, non_blocking=True) - scale["mean"]) / scale["sd"] for name in _targets(options)]
     if own == 0:  # a blank photograph of no weight, for every process has to take part in the sum of the gradients
         views = {name: torch.zeros(1, 3, side, side, device=device) for name, side in spec.view_sizes.items()}
     found = torch.zeros(len(LOSSES), device=device)
@@ -74,18 +76,32 @@ def backward(
             if options.pairing == "batch":
                 # Every process has the loss of all pairs, and its gradient with respect to its own scores.
                 all_scores = torch.cat(gather_rows(scores[:own], counts))
-                losses = all_pairs_loss(all_scores, torch.cat(gather_rows(mos, counts)), *weights)
+                of_targets = [
+                    all_pairs_loss(all_scores, torch.cat(gather_rows(target, counts)), *weights) for target in targets
+                ]
                 share, told = 1.0, 1 / world_size()
             elif own:
-                losses = quality_loss(*scores.chunk(2), *mos[part].chunk(2), *weights)
+                of_targets = [quality_loss(*scores.chunk(2), *target[part].chunk(2), *weights) for target in targets]
                 share = told = len(scores) / sum(counts)
             else:
-                losses, share, told = dict.fromkeys(LOSSES, 0 * scores.sum()), 1.0, 1.0
+                of_targets, share, told = [dict.fromkeys(LOSSES, 0 * scores.sum())], 1.0, 1.0
+            losses = _together(of_targets, options.distill_weight)
             loss = losses["loss"] if own else losses["loss"] + 0 * scores.sum()
             # DistributedDataParallel takes the mean of the gradients; their sum is wanted.
             state.scaler.scale(loss * (share * world_size())).backward()
         found += told * torch.stack([losses[name].detach() for name in LOSSES])
     return add_up(found)
+
+
+def _targets(options: argparse.Namespace) -> tuple[str, ...]:
+    """Return what the scores of a batch are held against."""
+    return TARGETS if options.distill_from else TARGETS[:1]
+
+
+def _together(of_targets: list[dict[str, torch.Tensor]], distill_weight: float) -> dict[str, torch.Tensor]:
+    """Return the losses against the opinions, whose `loss` has a share of the loss against a teacher's scores."""
+    opinions, *teacher = of_targets
+    return opinions | {"loss": opinions["loss"] + sum(distill_weight * losses["loss"] for losses in teacher)}
 
 
 def _parts(own: int, options: argparse.Namespace) -> list[slice | torch.Tensor]:
