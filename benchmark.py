@@ -43,6 +43,7 @@ SUITES = {
     "forward": Suite(network_suites.forward, "a pass of the network", 2, 11),
     "train_step": Suite(network_suites.train_step, "a step of training", 2, 3),
     "evaluate": Suite(network_suites.evaluate, "test.py's loop over JPEG files", 2, 2),
+    "lite": Suite(network_suites.lite, "a photograph from its file to its score, with the light trunk", 2, 7),
     "memory": Suite(view_suites.memory, "peak memory while cutting views", 1, 1),
     "scaling": Suite(view_suites.scaling, "ever larger photographs", 1, 7),
     "contributions": Suite(map_suites.contributions, "a pass with the points of every place, and over draws", 2, 31),

@@ -10,7 +10,7 @@ for bit. `data/packing.py` makes packs.
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from data.views import ViewSpec, crop_aesthetic, to_tensor
+from data.views import ALL_VIEW_NAMES, ViewSpec, crop_aesthetic, to_tensor
 
 VERSION = 1
 VIEWS, MANIFEST, JOURNAL = "views.bin", "manifest.json", "journal.jsonl"
@@ -113,7 +113,7 @@ class PackedViews:
     Args:
         folder: of the pack.
         rows: of the label table that a run uses, with `image`, `split` and `path`; the index identifies the sample.
-        spec: how the run cuts views.
+        spec: how the run cuts views; the pack may hold more views than it names.
         random_seed: of the run.
 
     Raises:
@@ -131,7 +131,10 @@ class PackedViews:
         settings, entries = read_state(self.folder)
         if settings is None:
             raise PackError(f"{self.folder} is no pack: it has no {MANIFEST}. {remedy}")
-        wanted = PackPlan(spec, random_seed, settings["draws"], ()).settings
+        # A pack of more views than a run reads serves it, too.
+        held = tuple(name for name in ALL_VIEW_NAMES if name in settings["view_spec"].get("views", ()))
+        self._packed_spec = replace(spec, views=held) if set(spec.views) <= set(held) else spec
+        wanted = PackPlan(self._packed_spec, random_seed, settings["draws"], ()).settings
         differences = differences_of(settings, wanted)
         if differences:
             raise PackError(f"pack {self.folder} was made with other settings: {differences}. {remedy}")
@@ -161,7 +164,7 @@ class PackedViews:
                     f"pack {self.folder}: {len(names)} of {len(rows)} images {words}: {shown}. {remedy}; what is still "
                     "valid is kept"
                 )
-        expected = sum(record.size(self.spec) for record in self._records.values())
+        expected = sum(record.size(self._packed_spec) for record in self._records.values())
         held = (self.folder / VIEWS).stat().st_size if (self.folder / VIEWS).is_file() else 0
         if held != expected:
             raise PackError(f"pack {self.folder}: {VIEWS} has {held} of {expected} bytes. {remedy}")
@@ -190,9 +193,11 @@ class PackedViews:
         record = self._records[sample]
         offset = record.offset
         views = {}
-        for name, shape in record.shapes(self.spec).items():
+        for name, shape in record.shapes(self._packed_spec).items():
             part = self._map[offset : offset + prod(shape)].reshape(shape)
             offset += part.size
+            if name not in self.spec.views:
+                continue
             if name == "aesthetic":
                 part = crop_aesthetic(part, self.spec.crop_size, crop_generator)
             if name in DRAWN:

@@ -39,23 +39,22 @@ class Row:
         """Return the name of the row's run."""
         return f"{'_'.join(self.name.replace(',', '').split())}_{seed}"
 
-    def words(self, seed: int, out: str) -> str:
-        """Return the options of its training, those that count its MACs included."""
-        words = " ".join(filter(None, (PACKS[self.pack], self.options)))
-        if self.teacher:
-            words += f" --distill_from {out}/logs/{Row(self.teacher).run(seed)}/predictions_train.csv"
-        return words
+    def distilling(self, seed: int, out: str) -> str:
+        """Return the option by which it learns from its teacher, if it has one."""
+        return f"--distill_from {out}/logs/{Row(self.teacher).run(seed)}/predictions_train.csv" if self.teacher else ""
 
 
-# Options of `prepare.py pack`, and of the trainings on it, beside configs/demo.yaml
+# The views of a pack, and of the models that read it: options beside configs/demo.yaml
 PACKS = {
     "views": "",
-    "all_patches": "--model Patches --patch_dimension 128 --validation_patches 12",
+    "all_patches": "--model Patches --patch_dimension 128",
     "texture": "--model Patches --patch_dimension 128 --patch_policy texture",
 }
+VALIDATED = {"all_patches": "--validation_patches 12"}
 BRANCHES = ("aesthetic", "distortion", "salient")
-LITE = "--backbone timm:LITE"
+LITE = "--backbone timm:mobilenetv4_conv_small_050"
 TEACHER = "all three"
+SHOWN_SIZE = "UHD"  # of the photographs, where the number of patches depends on it
 TABLES = {
     "training": [
         Row(f"{pairing}, {scale}", f"--pairing {pairing} --mos_scale {scale}")
@@ -65,7 +64,10 @@ TABLES = {
     "looking": [
         Row(TEACHER, ""),
         *(Row(f"{name} alone", f"--branches {name}") for name in BRANCHES),
-        *(Row(f"without {name}", f"--branches {','.join(set(BRANCHES) - {name})}") for name in BRANCHES),
+        *(
+            Row(f"without {name}", f"--branches {','.join(other for other in BRANCHES if other != name)}")
+            for name in BRANCHES
+        ),
         Row("one shared trunk", "--shared_trunk"),
         Row("all patches", "", pack="all_patches"),
         Row("three patches of most texture", "", pack="texture"),
@@ -78,15 +80,16 @@ TABLES = {
 def commands(row: Row, seed: int, out: str) -> dict[str, str]:
     """Return what is run for a row: pack, train until it is stopped, test; and teach, before another learns from it."""
     run, pack = row.run(seed), f"{out}/packs/{row.pack}_{seed}"
-    common = f"--config configs/demo.yaml --random_seed {seed}"
-    places = f"--run {run} --snapshot {out}/ckpts --logdir {out}/logs --overwrite"
+    views = f"--config configs/demo.yaml --random_seed {seed} {PACKS[row.pack]} {VALIDATED.get(row.pack, '')}"
+    train = f"train.py {views} {row.options} {row.distilling(seed, out)} --packed {pack} {ENDLESS}"
     test = f"test.py --checkpoint {out}/ckpts/{run}/best.pth --logdir {out}/logs"
-    return {
-        "pack": " ".join(f"prepare.py pack {common} {PACKS[row.pack]} --draws 8 --out {pack}".split()),
-        "train": " ".join(f"train.py {common} --packed {pack} {ENDLESS} {row.words(seed, out)} {places}".split()),
+    found = {
+        "pack": f"prepare.py pack {views} --draws 8 --out {pack}",
+        "train": f"{train} --run {run} --snapshot {out}/ckpts --logdir {out}/logs --overwrite",
         "test": test,
         "teach": f"{test} --split train",
     }
+    return {name: " ".join(words.split()) for name, words in found.items()}
 
 
 def run(command: str, seconds: float | None = None) -> None:

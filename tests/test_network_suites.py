@@ -48,3 +48,10 @@ def test_a_pass_gives_the_plain_scores_eager_and_compiled(content, options):
     assert figures["max_abs_diff"] < 1e-5
     assert set(figures["fraction_of_peak"]) == {"eager", "compiled"}
     assert figures["speedup_compiled"] == pytest.approx(figures["plain_ms"] / figures["compiled_ms"])
+
+
+def test_the_light_model_costs_at_most_eight_gmacs(content, options):
+    figures = network_suites.lite(content, options).figures
+    assert 1 < figures["executed_gmacs"]["lite"] <= 8
+    assert figures["speedup"] == pytest.approx(figures["paper_ms"] / figures["lite_ms"])
+    assert figures["decode_share"]["lite"] == pytest.approx(figures["bare_decode_ms"] / figures["lite_ms"])

@@ -167,7 +167,7 @@ def refused(folder, rows, spec=SPEC, seed=SEED) -> str:
         ("salient_patch_dimension", 64),
         ("saliency", "spectral"),
         ("seed", 7),
-        ("views", ("aesthetic", "salient")),
+        ("views", ("patches",)),
     ],
 )
 def test_views_cut_in_another_way_are_refused_by_name(folder, rows, field, value):
@@ -247,3 +247,15 @@ def test_packed_patches_are_those_cut_from_the_photograph(policy, validated, row
         assert torch.equal(sample["patches"], direct[index]["patches"])
         if index + 1 == len(validation):
             break
+
+
+def test_a_pack_serves_runs_that_read_some_of_its_views(packed, folder, rows):
+    """But not those that read more."""
+    for views in (("salient",), ("aesthetic", "distortion")):
+        some = PackedViews(folder, rows, replace(SPEC, views=views), SEED)
+        for sample in rows.index:
+            part, whole = some.views(sample), packed.views(sample)
+            assert tuple(part) == views
+            assert all(torch.equal(part[name], whole[name]) for name in views)
+    with pytest.raises(PackError, match="views is"):
+        PackedViews(folder, rows, replace(SPEC, views=("patches",)), SEED)

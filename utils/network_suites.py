@@ -9,16 +9,21 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.datasets import PhotographDataset, collate_photographs
+from data.decode import decode_rgb
+from data.views import make_views
 from losses import quality_loss
 from models import build_model
 from models.uiqa import QualityModel
+from utils.command_line import parse_options
 from utils.counting import count
 from utils.inference import score_photographs
+from utils.options import model_options, train_parser
 from utils.plain import PlainUIQA, normalise, plain_views
 from utils.timing import Measured, matrix_product, time_in_turn
 from utils.view_suites import SPEC, batch_of, write_photographs
 
 EVALUATED_PHOTOGRAPHS, BATCH_SIZE = 16, 8
+LITE_CONFIG = Path(__file__).parent.parent / "configs/uhd_iqa_lite.yaml"
 
 
 def forward(content: bytes, options: argparse.Namespace) -> Measured:
@@ -137,6 +142,50 @@ def evaluate(content: bytes, options: argparse.Namespace) -> Measured:
         "limit_ms": limit,
         "ratio_to_limit": medians["ours"] / limit,
         "speedup": medians["plain"] / medians["ours"],
+    }
+    return measured
+
+
+def lite(content: bytes, options: argparse.Namespace) -> Measured:
+    """One photograph from its file to its score: the published model plainly, the paper's model here, the light one."""
+    parser = train_parser()
+    config = vars(parse_options(parser, [f"--config={LITE_CONFIG}"]))
+    plain, paper, _ = three_models(options)
+    light = build_model(**model_options(config)).to(options.device).eval()
+    gmacs = {}
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        path = write_photographs(content, 1, Path(folder))[0]
+
+        def score_plainly() -> float:
+            cut = plain_views(path, SPEC.evaluation_generator())
+            return plain(**{name: normalise(view)[None].to(options.device) for name, view in cut.items()}).item()
+
+        def score(model: QualityModel) -> float:
+            cut = make_views(decode_rgb(path), SPEC, SPEC.evaluation_generator())
+            return model(**{name: view[None].to(options.device) for name, view in cut.items()}).item()
+
+        measured = Measured()
+        medians = measured.add(
+            time_in_turn(
+                {
+                    "plain": score_plainly,
+                    "paper": lambda: score(paper),
+                    "lite": lambda: score(light),
+                    "bare_decode": lambda: decode_rgb(path),
+                },
+                options.rounds,
+                options.device,
+            )
+        )
+        batch = batch_of(content, 1, options.device)
+        for name, model in (("paper", paper), ("lite", light)):
+            gmacs[name] = count(model, tuple(batch.values()), ["torch_counter"])["torch_counter"]
+    measured.figures |= {
+        "lite_backbone": config["backbone"],
+        "executed_gmacs": gmacs,
+        "speedup": medians["paper"] / medians["lite"],
+        "speedup_over_plain": medians["plain"] / medians["lite"],
+        "decode_share": {name: medians["bare_decode"] / medians[name] for name in ("paper", "lite")},
     }
     return measured
 
