@@ -16,6 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -28,10 +29,11 @@ REACHED = 0.6  # SRCC on the validation images; the time to it is told
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: options of train.py beside configs/demo.yaml, the pack they read, and a row to learn from."""
+    """A line of a table: options beside configs/demo.yaml, the pack that is read, and a row to learn from."""
 
     name: str
-    options: str = ""
+    model: str = ""
+    training: str = ""
     pack: str = "views"
     teacher: str | None = None
 
@@ -54,23 +56,22 @@ VALIDATED = {"all_patches": "--validation_patches 12"}
 BRANCHES = ("aesthetic", "distortion", "salient")
 LITE = "--backbone timm:mobilenetv4_conv_small_050"
 TEACHER = "all three"
-SHOWN_SIZE = "UHD"  # of the photographs, where the number of patches depends on it
 TABLES = {
     "training": [
-        Row(f"{pairing}, {scale}", f"--pairing {pairing} --mos_scale {scale}")
+        Row(f"{pairing}, {scale}", training=f"--pairing {pairing} --mos_scale {scale}")
         for pairing in ("partner", "batch")
         for scale in ("none", "standardise")
     ],
     "looking": [
-        Row(TEACHER, ""),
+        Row(TEACHER),
         *(Row(f"{name} alone", f"--branches {name}") for name in BRANCHES),
         *(
             Row(f"without {name}", f"--branches {','.join(other for other in BRANCHES if other != name)}")
             for name in BRANCHES
         ),
         Row("one shared trunk", "--shared_trunk"),
-        Row("all patches", "", pack="all_patches"),
-        Row("three patches of most texture", "", pack="texture"),
+        Row("all patches", pack="all_patches"),
+        Row("three patches of most texture", pack="texture"),
         Row("lite", LITE),
         Row("lite, distilled", LITE, teacher=TEACHER),
     ],
@@ -81,7 +82,7 @@ def commands(row: Row, seed: int, out: str) -> dict[str, str]:
     """Return what is run for a row: pack, train until it is stopped, test; and teach, before another learns from it."""
     run, pack = row.run(seed), f"{out}/packs/{row.pack}_{seed}"
     views = f"--config configs/demo.yaml --random_seed {seed} {PACKS[row.pack]} {VALIDATED.get(row.pack, '')}"
-    train = f"train.py {views} {row.options} {row.distilling(seed, out)} --packed {pack} {ENDLESS}"
+    train = f"train.py {views} {row.model} {row.training} {row.distilling(seed, out)} --packed {pack} {ENDLESS}"
     test = f"test.py --checkpoint {out}/ckpts/{run}/best.pth --logdir {out}/logs"
     found = {
         "pack": f"prepare.py pack {views} --draws 8 --out {pack}",
@@ -92,8 +93,8 @@ def commands(row: Row, seed: int, out: str) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in found.items()}
 
 
-def run(command: str, seconds: float | None = None) -> None:
-    """Run one of our entry points on one thread; SIGTERM ends it after some seconds.
+def run(command: str, seconds: float | None = None) -> str:
+    """Run one of our entry points on one thread and return what it printed; SIGTERM ends it after some seconds.
 
     Raises:
         SystemExit: it failed; the message is its last lines.
@@ -103,18 +104,28 @@ def run(command: str, seconds: float | None = None) -> None:
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
     )
     stopped = False
     try:
-        output, _ = process.communicate(timeout=seconds)
+        output, errors = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         stopped = True
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate()
+        output, errors = process.communicate()
     if process.returncode not in ((143,) if stopped else (0,)):
-        raise SystemExit(f"{command} ended with {process.returncode}:\n" + "\n".join(output.splitlines()[-8:]))
+        raise SystemExit(
+            f"{command} ended with {process.returncode}:\n" + "\n".join((output + errors).splitlines()[-8:])
+        )
+    return output
+
+
+@cache
+def gmacs_of(row: Row) -> float:
+    """Return the GMACs of a row's model for a photograph of the demo set, as published (ptflops, aten)."""
+    words = f"flops.py --config configs/demo.yaml {PACKS[row.pack]} {row.model} --json -"
+    return json.loads(run(words))["gmacs"]["ptflops_aten"]
 
 
 def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
@@ -135,6 +146,7 @@ def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
         "seed": seed,
         "SRCC": measures["raw"]["SRCC"],
         "PLCC": measures["val_fitted"]["PLCC"],
+        "gmacs": gmacs_of(row),
         "epochs": len(history),
         "seconds_to_reach": took,
     }
@@ -143,8 +155,8 @@ def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
 def markdown(results: pd.DataFrame) -> str:
     """Return a table of means and spreads (lowest to highest) over the seeds."""
     lines = [
-        f"| | test SRCC | PLCC | epochs | s to validation SRCC {REACHED} |",
-        "|---|---|---|---|---|",
+        f"| | test SRCC | PLCC | GMACs | epochs | s to validation SRCC {REACHED} |",
+        "|---|---|---|---|---|---|",
     ]
     for name, found in results.groupby("row", sort=False):
         times = found["seconds_to_reach"]
@@ -153,7 +165,7 @@ def markdown(results: pd.DataFrame) -> str:
             in_time += f", {times.isna().sum()} of {len(times)} never"
         lines.append(
             f"| {name} | {found['SRCC'].mean():.3f} ({found['SRCC'].min():.3f} to {found['SRCC'].max():.3f}) "
-            f"| {found['PLCC'].mean():.3f} | {found['epochs'].mean():.0f} | {in_time} |"
+            f"| {found['PLCC'].mean():.3f} | {found['gmacs'].mean():.2f} | {found['epochs'].mean():.0f} | {in_time} |"
         )
     return "\n".join(lines)
 

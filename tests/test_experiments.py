@@ -1,0 +1,68 @@
+"""The script that makes the tables of docs/experiments.md: its commands are real ones, and its figures are means."""
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import prepare
+import test as test_entry
+from utils.options import train_parser
+
+ROOT = Path(__file__).parent.parent
+PARSERS = {
+    "train.py": train_parser,
+    "test.py": test_entry.test_parser,
+    "prepare.py": lambda: prepare.prepare_parser()[0],
+}
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    spec = importlib.util.spec_from_file_location("experiments", ROOT / "docs/experiments.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["experiments"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_command_parses_and_every_row_has_a_run_of_its_own(experiments):
+    runs = []
+    for rows in experiments.TABLES.values():
+        for row in rows:
+            runs.append(row.run(0))
+            for command in experiments.commands(row, 2, "experiments").values():
+                name, *words = shlex.split(command)
+                PARSERS[name]().parse_args(words)
+    assert len(set(runs)) == len(runs)
+
+
+def test_a_row_learns_from_one_before_it(experiments):
+    for rows in experiments.TABLES.values():
+        names = [row.name for row in rows]
+        for place, row in enumerate(rows):
+            assert row.teacher is None or row.teacher in names[:place]
+
+
+def test_the_table_tells_means_and_spreads(experiments):
+    results = pd.DataFrame(
+        {
+            "row": ["one", "one", "other", "other"],
+            "SRCC": [0.5, 0.7, 0.1, 0.2],
+            "PLCC": [0.4, 0.6, 0.1, 0.1],
+            "epochs": [3, 5, 2, 2],
+            "gmacs": [1.5, 1.5, 0.25, 0.25],
+            "seconds_to_reach": [20.0, float("nan"), float("nan"), float("nan")],
+        }
+    )
+    lines = experiments.markdown(results).splitlines()
+    assert lines[2].startswith("| one | 0.600 (0.500 to 0.700) | 0.500 | 1.50 | 4 | 20 (20 to 20), 1 of 2 never |")
+    assert lines[3].startswith("| other | 0.150 (0.100 to 0.200) | 0.100 | 0.25 | 2 | never |")
+
+
+def test_a_command_that_fails_is_told_with_its_last_lines(experiments):
+    with pytest.raises(SystemExit, match=r"no_such_file\.yaml"):
+        experiments.run("train.py --config no_such_file.yaml")
