@@ -27,7 +27,7 @@ from utils.command_line import add_flag, entry_point, make_parser, output_file, 
 from utils.complexity import as_published, complexity
 from utils.cost_figures import draw_costs
 from utils.cost_tables import complexity_table, latency_table, resolution_table
-from utils.counting import COUNTERS, OPERATOR_COUNTERS, without_numbers
+from utils.counting import COUNTERS, OPERATOR_COUNTERS
 from utils.distributed import select_device
 from utils.latency import PASSES, measure_passes
 from utils.options import add_model_options, add_view_options, train_parser, view_spec
@@ -118,8 +118,7 @@ def main(args: list[str] | None = None) -> int:
         model = build().eval()
 
     shapes = {name: (1, 3, size, size) for name, size in spec.view_sizes.items()}
-    model, views = without_numbers(model, tuple(torch.zeros(shape) for shape in shapes.values()))
-    views = dict(zip(shapes, views, strict=True))
+    views = {name: torch.zeros(shape) for name, shape in shapes.items()}
     executed = complexity(model, views, OPERATOR_COUNTERS)
     published = complexity(as_published(model, options.backbone), views, tuple(COUNTERS))
     report = {"model": options.model, "backbone": options.backbone, **published, "executed": executed}

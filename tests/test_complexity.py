@@ -8,7 +8,7 @@ from models import build_model
 from models.backbones import build_trunk, published_swin
 from models.uiqa import QualityModel
 from utils.complexity import REST, as_published, complexity, explained_by_biases, trunk_stages
-from utils.counting import OPERATOR_COUNTERS, count, parameters, without_numbers
+from utils.counting import OPERATOR_COUNTERS, count, parameters
 
 SIZES = {"aesthetic": 96, "distortion": 64, "salient": 128}
 
@@ -32,9 +32,9 @@ class Shared(QualityModel):
 
 def counted(backbone: str, published: bool = False) -> dict:
     model = build_model(backbone=backbone, view_sizes=SIZES).eval()
-    model, views = without_numbers(model, tuple(torch.zeros(1, 3, side, side) for side in SIZES.values()))
     model = as_published(model, backbone) if published else model
-    return complexity(model, dict(zip(SIZES, views, strict=True)), OPERATOR_COUNTERS)
+    views = {name: torch.zeros(1, 3, side, side) for name, side in SIZES.items()}
+    return complexity(model, views, OPERATOR_COUNTERS)
 
 
 @pytest.mark.parametrize("published", [False, True])

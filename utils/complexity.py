@@ -8,7 +8,7 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 from models.backbones import SwinTrunk, published_swin
 from models.uiqa import QualityModel
-from utils.counting import OPERATOR_COUNTERS, Tally, count, parameters, tally
+from utils.counting import OPERATOR_COUNTERS, Counts, count, of_counter, parameters, tally, without_numbers
 
 AGREEMENT = 0.01  # relative difference of the two operator counters from which on it is explained
 BYTES = 4  # of a float32 number
@@ -22,7 +22,7 @@ def complexity(model: QualityModel, views: dict[str, torch.Tensor], counters: Se
     Args:
         model: in evaluation mode.
         views: a batch of one photograph, (1, 3, S, S), or (1, K, 3, S, S) where a view is several pictures.
-        counters: keys of `utils.counting.COUNTERS`; stages have the figures of the operator counters alone.
+        counters: keys of `utils.counting.COUNTERS`, the operator counters among them; stages have these alone.
 
     Returns:
         A row for the whole model with `branches`: by name a row with `input` and with `stages`: by name a row. Stages
@@ -39,13 +39,18 @@ def complexity(model: QualityModel, views: dict[str, torch.Tensor], counters: Se
         - `difference_by_operator`, only where the operator counters differ by more than AGREEMENT: GMACs that
           ptflops' aten backend has more than torch's counter.
     """
+    inputs = tuple(views[name] for name in model.trunks())
+    bare, shapes = without_numbers(model, inputs)
     branches = {}
+    for (name, trunk), shape in zip(bare.trunks().items(), shapes, strict=True):
+        whole, stages = _rows(trunk, (shape.flatten(0, -4),), trunk_stages(trunk))
+        branches[name] = {"input": list(shape.shape[1:]), **whole, "stages": stages}
+    report, _ = _rows(bare, shapes, {})
+    others = [counter for counter in counters if counter not in OPERATOR_COUNTERS]
     for name, trunk in model.trunks().items():
-        pictures = views[name].flatten(0, -4)  # (K, 3, S, S)
-        whole, stages = _rows(trunk, (pictures,), counters, trunk_stages(trunk))
-        branches[name] = {"input": list(views[name].shape[1:]), **whole, "stages": stages}
-    whole, _ = _rows(model, tuple(views.values()), counters, {})
-    return {**whole, "branches": branches}
+        branches[name]["gmacs"] |= count(trunk, (views[name].flatten(0, -4),), others)
+    report["gmacs"] |= count(model, inputs, others)
+    return {**report, "branches": branches}
 
 
 def trunk_stages(trunk: nn.Module) -> dict[str, list[nn.Module]]:
@@ -77,8 +82,7 @@ def as_published(model: QualityModel, backbone: str) -> QualityModel:
     """Put torchvision's own trunks in the place of ours, in the model itself; other trunks stay."""
     for name, trunk in list(model.named_children()):
         if isinstance(trunk, SwinTrunk):
-            with next(trunk.parameters()).device:
-                setattr(model, name, published_swin(backbone).eval())
+            setattr(model, name, published_swin(backbone).eval())
     return model
 
 
@@ -89,37 +93,23 @@ def explained_by_biases(row: dict) -> bool:
 
 
 def _rows(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...], counters: Sequence[str], stages: dict[str, list[nn.Module]]
+    module: nn.Module, inputs: tuple[torch.Tensor, ...], stages: dict[str, list[nn.Module]]
 ) -> tuple[dict, dict[str, dict]]:
     """Return the row of a module and the rows of its stages; what is in no stage is one more, if it costs anything."""
-    tallies = {counter: tally(module, inputs, counter, stages) for counter in (*OPERATOR_COUNTERS, "outputs")}
-    whole = _row(parameters(module), {counter: found.whole for counter, found in tallies.items()})
-    others = [counter for counter in counters if counter not in OPERATOR_COUNTERS]
-    whole["gmacs"] = {
-        counter: value
-        for counter, value in (whole["gmacs"] | count(module, inputs, others)).items()
-        if counter in counters
-    }
-    rows = {
-        name: _row(
-            sum(parameters(part) for part in parts), {counter: found.stages[name] for counter, found in tallies.items()}
-        )
-        for name, parts in stages.items()
-    }
-    in_stages = sum(row["params_m"] for row in rows.values())
-    rest = _row(
-        max(0.0, whole["params_m"] - in_stages), {counter: _outside(found) for counter, found in tallies.items()}
-    )
-    return whole, {name: row for name, row in (rows | {REST: rest}).items() if _costs(row)}
+    counts, of_stages = tally(module, inputs, stages)
+    rows = {name: _row(sum(map(parameters, parts)), of_stages[name]) for name, parts in stages.items()}
+    outside = {key: value - sum(found.get(key, 0) for found in of_stages.values()) for key, value in counts.items()}
+    rows[REST] = _row(max(0.0, parameters(module) - sum(row["params_m"] for row in rows.values())), outside)
+    return _row(parameters(module), counts), {name: row for name, row in rows.items() if _costs(row)}
 
 
-def _row(params_m: float, found: dict[str, dict[str, float]]) -> dict:
-    """Return the figures of a part by what the counters found in it, by operator."""
-    first, second = (found[counter] for counter in OPERATOR_COUNTERS)
-    outputs = found["outputs"]
+def _row(params_m: float, counts: Counts) -> dict:
+    """Return the figures of a part by what was counted in it."""
+    first, second = (of_counter(counts, counter) for counter in OPERATOR_COUNTERS)
+    outputs = of_counter(counts, "outputs")
     row = {
         "params_m": params_m,
-        "gmacs": {counter: sum(found[counter].values()) / 1e9 for counter in OPERATOR_COUNTERS},
+        "gmacs": {counter: sum(of_counter(counts, counter).values()) / 1e9 for counter in OPERATOR_COUNTERS},
         "gmacs_of_biases": outputs.get("biases", 0) / 1e9,
         "activations_mb": outputs.get("activations", 0) * BYTES / 1e6,
     }
@@ -127,12 +117,6 @@ def _row(params_m: float, found: dict[str, dict[str, float]]) -> dict:
         differences = {name: first.get(name, 0) - second.get(name, 0) for name in sorted({*first, *second})}
         row["difference_by_operator"] = {name: macs / 1e9 for name, macs in differences.items() if macs}
     return row
-
-
-def _outside(found: Tally) -> dict[str, float]:
-    """Return what was counted in no stage, by operator."""
-    inside = {name: sum(operators.get(name, 0) for operators in found.stages.values()) for name in found.whole}
-    return {name: value - inside[name] for name, value in found.whole.items()}
 
 
 def _agree(first: float, second: float) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from utils.counting import COUNTERS
 
@@ -27,19 +27,25 @@ def draw_costs(rows: Sequence[dict], counter: str, paths: Sequence[str | os.Path
     axis = figure.subplots()
     for (method, own), (colour, mark) in zip(table.groupby("method", sort=False), STYLES, strict=False):
         own = own.sort_values("megapixels")
-        axis.plot(own["megapixels"], own[f"gmacs_{counter}"], marker=mark, markersize=4.5, color=colour, label=method)
-    axis.set(xscale="log", yscale="log", xlabel="photograph", ylabel="GMACs per photograph")
+        gmacs = own[f"gmacs_{counter}"]
+        axis.plot(own["megapixels"], gmacs, color=colour, marker=mark, markersize=4.5, linewidth=1.4, label=method)
+    axis.set(xscale="log", yscale="log")
+    axis.set_xlabel("size of the photograph, pixels", fontsize=8.5)
+    axis.set_ylabel("GMACs per photograph", fontsize=8.5)
     places = table.drop_duplicates(["width", "height"]).sort_values("megapixels")
     names = [
         f"{name}\n{width}\u00d7{height}" if "x" not in name else f"{width}\u00d7\n{height}"
         for name, width, height in zip(places["resolution"], places["width"], places["height"], strict=True)
     ]
-    axis.set_xticks(places["megapixels"], names, fontsize=7)
+    axis.set_xticks(places["megapixels"], names)
     axis.xaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(labelsize=7.5)
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=7.5, frameon=False, loc="upper left")
+    axis.legend(fontsize=7.5, framealpha=0.9, edgecolor="none")
     axis.set_title(f"counted with {COUNTERS[counter].split(':')[0]}; 1 MAC = 2 FLOPs", fontsize=8)
     for path in paths:
         figure.savefig(path, dpi=300)

@@ -39,9 +39,9 @@ def _figures(row: dict, counters: Sequence[str], digits: int) -> str:
     words = f"{row['params_m']:>10.3f}{row['activations_mb']:>10.1f}"
     for counter in counters:
         mark = "*" if counter == OPERATOR_COUNTERS[-1] and "difference_by_operator" in row else ""
-        number = f"{row['gmacs'][counter]:.{digits}f}{mark}" if counter in row["gmacs"] else ""
-        words += f"{number:>{len(counter) + 2}}"
-    return words.rstrip()
+        number = f"{row['gmacs'][counter]:.{digits}f}" if counter in row["gmacs"] else ""
+        words += f"{number:>{len(counter) + 2 - len(mark)}}{mark}"
+    return words
 
 
 def _digits(largest: float) -> int:

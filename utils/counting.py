@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 
 import torch
 from ptflops import get_model_complexity_info
@@ -25,7 +24,9 @@ COUNTERS = {
 }
 OPERATOR_COUNTERS = ("ptflops_aten", "torch_counter")  # those that can tell one stage from another
 
-Operators = dict[str, float]  # what was counted, by the operator's name
+# What was counted: by counter and operator MACs; under ("outputs", "activations") how many numbers all convolutions and
+# matrix products put out, and under ("outputs", "biases") how many of these had a layer's bias added.
+Counts = dict[tuple[str, str], float]
 
 # Convolutions and matrix products: for each the place of a layer's bias among its arguments. What baddbmm adds in
 # attention is no layer's bias, and no counter counts it.
@@ -39,19 +40,6 @@ PRODUCTS = {
 }
 
 
-@dataclass(frozen=True)
-class Tally:
-    """What was counted in one forward pass.
-
-    Attributes:
-        whole: by operator.
-        stages: by operator, for each stage.
-    """
-
-    whole: Operators
-    stages: dict[str, Operators]
-
-
 def parameters(module: nn.Module) -> float:
     """Return the number of parameters in millions; those that several branches share count once."""
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
@@ -60,8 +48,9 @@ def parameters(module: nn.Module) -> float:
 def without_numbers(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """Return a copy of a module and of its inputs on the device "meta", which has shapes and no numbers.
 
-    All counts are the same there, and take neither the time nor the memory of a pass. A module that cannot run without
-    numbers is returned as it is.
+    What the operator counters find is the same there, and takes neither the time nor the memory of a pass. (ptflops'
+    pytorch backend finds more, because there torch's operators call each other as functions.) A module that cannot run
+    without numbers is returned as it is.
     """
     copied = copy.deepcopy(module).to("meta")
     shapes = tuple(view.to("meta") for view in inputs)
@@ -81,48 +70,60 @@ def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], counters: Sequenc
         inputs: positional; a batch of one for figures per image.
         counters: keys of COUNTERS.
     """
-    return {
-        name: (
-            sum(tally(module, inputs, name).whole.values())
-            if name in OPERATOR_COUNTERS
-            else _count_with_ptflops_modules(module, inputs)
-        )
-        / 1e9
-        for name in counters
-    }
+    counts = tally(module, inputs)[0] if set(counters) & set(OPERATOR_COUNTERS) else {}
+    macs = {name: sum(of_counter(counts, name).values()) for name in OPERATOR_COUNTERS}
+    if "ptflops_pytorch" in counters:
+        macs["ptflops_pytorch"] = _count_with_ptflops_modules(module, inputs)
+    return {name: macs[name] / 1e9 for name in counters}
+
+
+def of_counter(counts: Counts, counter: str) -> dict[str, float]:
+    """Return what one counter found, by operator."""
+    return {operator: value for (name, operator), value in counts.items() if name == counter}
 
 
 @torch.no_grad()
 def tally(
-    module: nn.Module,
-    inputs: tuple[torch.Tensor, ...],
-    counter: str,
-    stages: Mapping[str, Sequence[nn.Module]] | None = None,
-) -> Tally:
-    """Count one forward pass by operators, as a whole and within stages.
+    module: nn.Module, inputs: tuple[torch.Tensor, ...], stages: Mapping[str, Sequence[nn.Module]] | None = None
+) -> tuple[Counts, dict[str, Counts]]:
+    """Count one forward pass with both operator counters, as a whole and within stages.
 
     Args:
         module: in evaluation mode.
         inputs: positional.
-        counter: one of OPERATOR_COUNTERS, for MACs; or "outputs", for two figures that stand in the operators' place:
-            `activations`, the numbers that all convolutions and matrix products put out, and `biases`, how many of
-            these had a bias added.
         stages: for each the modules that belong to it, without a module in two of them.
+
+    Returns:
+        The counts of the whole pass, and those of each stage.
     """
-    found = {name: defaultdict(float) for name in stages or {}}
+    onednn_flops = {torch.ops.mkldnn._linear_pointwise: _onednn_linear_flops} if ONEDNN else {}
+    onednn_macs = {torch.ops.mkldnn._linear_pointwise: _onednn_linear_macs} if ONEDNN else {}
+    torch_counter = FlopCounterMode(display=False, custom_mapping=onednn_flops)
+    ptflops = PtflopsCounterMode(custom_hooks={torch.ops.aten.baddbmm: _baddbmm_macs, **onednn_macs})
+    outputs = _Outputs()
+
+    def read() -> Counts:
+        flops, macs = torch_counter.flop_counts["Global"], ptflops.flop_counts["Global"]
+        return (
+            {("torch_counter", str(operator)): value / 2 for operator, value in flops.items()}
+            | {("ptflops_aten", str(operator)): value for operator, value in macs.items()}
+            | {("outputs", name): value for name, value in outputs.found.items()}
+        )
+
+    found: dict[str, Counts] = {name: defaultdict(float) for name in stages or {}}
     # Fused attention is one operator that not every counter knows; as two products all of them see the same.
-    with sdpa_kernel(SDPBackend.MATH), _MODES[counter]() as read, _within(stages or {}, read, found):
+    with sdpa_kernel(SDPBackend.MATH), torch_counter, ptflops, outputs, _within(stages or {}, read, found):
         module(*inputs)
         whole = read()
-    return Tally(whole, {name: dict(operators) for name, operators in found.items()})
+    return whole, {name: dict(counts) for name, counts in found.items()}
 
 
 @contextmanager
 def _within(
-    stages: Mapping[str, Sequence[nn.Module]], read: Callable[[], Operators], found: dict[str, Operators]
+    stages: Mapping[str, Sequence[nn.Module]], read: Callable[[], Counts], found: dict[str, Counts]
 ) -> Iterator[None]:
     """Add to `found` by how much a reading grows while a module of a stage runs."""
-    readings: list[Operators] = []  # at the beginning of every call that has not ended, the outermost first
+    readings: list[Counts] = []  # at the beginning of every call that has not ended, the outermost first
 
     def enter(*_: object) -> None:
         readings.append(read())
@@ -130,8 +131,8 @@ def _within(
     def leave(name: str) -> None:
         before = readings.pop()
         if not readings:
-            for operator, value in read().items():
-                found[name][operator] += value - before.get(operator, 0)
+            for key, value in read().items():
+                found[name][key] += value - before.get(key, 0)
 
     handles = []
     for name, modules in stages.items():
@@ -143,32 +144,6 @@ def _within(
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _torch_mode() -> Iterator[Callable[[], Operators]]:
-    onednn = {torch.ops.mkldnn._linear_pointwise: _onednn_linear_flops} if ONEDNN else {}
-    with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
-        yield lambda: {str(operator): flops / 2 for operator, flops in counter.flop_counts["Global"].items()}
-
-
-@contextmanager
-def _ptflops_mode() -> Iterator[Callable[[], Operators]]:
-    handlers = {torch.ops.aten.baddbmm: _baddbmm_macs}
-    if ONEDNN:
-        handlers[torch.ops.mkldnn._linear_pointwise] = _onednn_linear_macs
-    counter = PtflopsCounterMode(custom_hooks=handlers)
-    with counter:
-        yield lambda: {str(operator): macs for operator, macs in counter.flop_counts["Global"].items()}
-
-
-@contextmanager
-def _outputs_mode() -> Iterator[Callable[[], Operators]]:
-    with _Outputs() as counter:
-        yield lambda: dict(counter.found)
-
-
-_MODES = {"ptflops_aten": _ptflops_mode, "torch_counter": _torch_mode, "outputs": _outputs_mode}
 
 
 class _Outputs(TorchDispatchMode):
