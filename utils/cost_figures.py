@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -37,7 +38,7 @@ def draw_costs(rows: Sequence[dict], counter: str, paths: Sequence[str | os.Path
         f"{name}\n{width}\u00d7{height}" if "x" not in name else f"{width}\u00d7\n{height}"
         for name, width, height in zip(places["resolution"], places["width"], places["height"], strict=True)
     ]
-    axis.set_xticks(places["megapixels"], names)
+    axis.set_xticks(places["megapixels"], names, rotation=0 if _apart(places["megapixels"]) else 60)
     axis.xaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -49,3 +50,10 @@ def draw_costs(rows: Sequence[dict], counter: str, paths: Sequence[str | os.Path
     axis.set_title(f"counted with {COUNTERS[counter].split(':')[0]}; 1 MAC = 2 FLOPs", fontsize=8)
     for path in paths:
         figure.savefig(path, dpi=300)
+
+
+def _apart(megapixels: pd.Series) -> bool:
+    """Return whether labels below these sizes, in rising order, stay clear of each other."""
+    return len(megapixels) < 2 or np.diff(np.log(megapixels)).min() > 0.13 * np.log(
+        megapixels.iloc[-1] / megapixels.iloc[0]
+    )

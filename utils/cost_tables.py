@@ -18,7 +18,7 @@ def complexity_table(report: dict) -> str:
     for title, entry in (("as published", report), ("as executed here", report["executed"])):
         counters = list(entry["gmacs"])
         digits = _digits(max(entry["gmacs"].values()))
-        lines.append(f"\n{title:<20}{'input':<14}{'params':>10}{'activ.':>10}{_heads(counters)}")
+        lines.append(f"\n{title:<20}{'input':<14}{'params':>9}{'activ.':>10}{_heads(counters)}")
         for name, branch in entry["branches"].items():
             size = " x ".join(map(str, branch["input"]))
             rows += [branch, *branch["stages"].values()]
@@ -36,12 +36,12 @@ def _heads(counters: Sequence[str]) -> str:
 
 def _figures(row: dict, counters: Sequence[str], digits: int) -> str:
     """Return the numbers of a row; stages have no figure of the counter that looks at modules."""
-    words = f"{row['params_m']:>10.3f}{row['activations_mb']:>10.1f}"
+    words = f"{row['params_m']:>9.3f}{row['activations_mb']:>10.1f}"
     for counter in counters:
         mark = "*" if counter == OPERATOR_COUNTERS[-1] and "difference_by_operator" in row else ""
         number = f"{row['gmacs'][counter]:.{digits}f}" if counter in row["gmacs"] else ""
         words += f"{number:>{len(counter) + 2 - len(mark)}}{mark}"
-    return words
+    return words.rstrip()
 
 
 def _digits(largest: float) -> int:
@@ -55,7 +55,7 @@ def _remarks(rows: Sequence[dict]) -> list[str]:
     lines = []
     if marked:
         lines.append(
-            f"* differs by more than {AGREEMENT:.0%}: {OPERATOR_COUNTERS[0]} counts adding a layer's bias as a MAC, "
+            f"* differs by over {AGREEMENT:.0%}: {OPERATOR_COUNTERS[0]} counts adding a layer's bias as a MAC, "
             f"{OPERATOR_COUNTERS[1]} does not"
         )
     for row in marked:
