@@ -120,7 +120,7 @@ def _row(params_m: float, counts: Counts) -> dict:
 
 
 def _agree(first: float, second: float) -> bool:
-    return abs(first - second) <= AGREEMENT * max(abs(first), abs(second))
+    return abs(first - second) <= AGREEMENT * abs(second)
 
 
 def _costs(row: dict) -> bool:
