@@ -1,7 +1,9 @@
-"""Count what a model costs: parameters and multiply-accumulates (MACs), branch by branch.
+"""Count what a model costs: parameters, multiply-accumulates (MACs) and activations, by branch and by stage.
 
     python flops.py
     python flops.py --config configs/demo.yaml --json -
+    python flops.py --latency
+    python flops.py --resolutions 540P 720P 1080P 2K UHD --csv costs.csv --plot costs.pdf costs.png
 
 Counters disagree about attention. ptflops' `aten` backend and torch's own counter look at the operators that run;
 ptflops' default `pytorch` backend looks at modules and misses the products inside torchvision's attention, which calls
@@ -9,38 +11,97 @@ them as functions. The published 43.5 G is that backend's figure. 1 MAC = 2 FLOP
 
 A model is counted twice: as published, with torchvision's attention, for tables that compare methods; and as executed
 here, without the arithmetic on padding that cannot change the output.
+
+Activations are what all convolutions and matrix products put out, in megabytes at float32 (`utils/complexity.py`).
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 
 from models import build_model
-from models.backbones import SwinTrunk, published_swin
-from models.uiqa import QualityModel
-from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
-from utils.counting import COUNTERS, count, parameters
+from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, usage_errors
+from utils.complexity import as_published, complexity
+from utils.cost_figures import draw_costs
+from utils.cost_tables import complexity_table, latency_table, resolution_table
+from utils.counting import COUNTERS, OPERATOR_COUNTERS
+from utils.distributed import select_device
+from utils.latency import PASSES, measure_passes
 from utils.options import add_model_options, add_view_options, train_parser, view_spec
-from utils.report import environment, write_json
+from utils.report import environment, write_csv, write_json
+from utils.resolutions import CROP_SIDE, CROPS, RESOLUTIONS, resolution, resolution_rows
 
-OPERATOR_COUNTERS = ("ptflops_aten", "torch_counter")
+PICTURES = (".pdf", ".png", ".svg")
+DRAWN_COUNTER = "ptflops_aten"
 
 
 def flops_parser() -> argparse.ArgumentParser:
     """Return the parser of flops.py."""
     parser = make_parser(
-        "Count parameters and multiply-accumulates per image, by branch and in total, with three counters.",
+        "Count parameters, multiply-accumulates and activations per image, by branch and stage and in total, with "
+        "three counters. Activations: what all convolutions and matrix products put out, in MB at float32.",
         prog="flops.py",
     )
     parser.add_argument("--config", metavar="FILE", help="count the model and views of a config of train.py")
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the figures here; - for standard output, alone on it"
     )
+    add_latency_options(parser)
+    add_resolution_options(parser)
     add_model_options(parser)
     add_view_options(parser)
     return parser
+
+
+def add_latency_options(parser: argparse.ArgumentParser) -> None:
+    """Add whether and where passes are timed."""
+    group = parser.add_argument_group("latency")
+    add_flag(
+        group,
+        "--latency",
+        f"also measure latency (median of {PASSES} passes, in ms, batch of 1, float32, from views to scores) and peak "
+        "memory of a pass, weights and views not counted",
+    )
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where --latency measures")
+
+
+def add_resolution_options(parser: argparse.ArgumentParser) -> None:
+    """Add whether the model is compared at different resolutions, and where that goes."""
+    group = parser.add_argument_group("resolutions")
+    names = ", ".join(f"{name} ({width} x {height})" for name, (width, height) in RESOLUTIONS.items())
+    group.add_argument(
+        "--resolutions",
+        type=resolution,
+        nargs="+",
+        metavar="SIZE",
+        help=f"also count at these sizes of a photograph, {names} or WIDTHxHEIGHT: the model, Swin-T and ResNet-50 at "
+        f"full resolution, and ResNet-50 on {CROPS} crops of {CROP_SIDE}",
+    )
+    group.add_argument("--csv", type=table_file, metavar="FILE", help="write the counts at --resolutions here")
+    group.add_argument(
+        "--plot",
+        type=picture_file,
+        nargs="+",
+        metavar="FILE",
+        help=f"draw the counts at --resolutions, as {DRAWN_COUNTER} has them, here: {', '.join(PICTURES)}",
+    )
+
+
+def table_file(text: str) -> str:
+    """Check that a table can be written to a file; standard output is the report's."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("give a file; what goes to standard output is --json -")
+    return output_file(text)
+
+
+def picture_file(text: str) -> str:
+    """Check that a picture can be written to a file, and that its ending names a format."""
+    if Path(text).suffix.lower() not in PICTURES:
+        raise argparse.ArgumentTypeError(f"{text}: a picture's name must end in {', '.join(PICTURES)}")
+    return output_file(text)
 
 
 @entry_point
@@ -48,64 +109,37 @@ def main(args: list[str] | None = None) -> int:
     """Count as the command line says; return the exit code."""
     parser = flops_parser()
     options = parse_options(parser, args, config_parser=train_parser())
+    if (options.csv or options.plot) and not options.resolutions:
+        parser.error("--csv and --plot hold the counts at --resolutions: add --resolutions 540P 720P 1080P 2K UHD, say")
     with usage_errors(parser):
+        device = select_device(options.device) if options.latency else None
         spec = view_spec(options)
-        model = build_model(options.model, backbone=options.backbone, view_sizes=spec.view_sizes).eval()
+        build = partial(build_model, options.model, backbone=options.backbone, view_sizes=spec.view_sizes)
+        model = build().eval()
 
-    views = {name: torch.zeros(1, 3, size, size) for name, size in spec.view_sizes.items()}
-    executed = counts(model, views, OPERATOR_COUNTERS)
-    published = counts(as_published(model, options.backbone), views, tuple(COUNTERS))
-    report = {
-        "model": options.model,
-        "backbone": options.backbone,
-        **published,
-        "executed": executed,
-        "counters": COUNTERS,
-        "environment": environment(),
-    }
+    shapes = {name: (1, 3, size, size) for name, size in spec.view_sizes.items()}
+    views = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    executed = complexity(model, views, OPERATOR_COUNTERS)
+    published = complexity(as_published(model, options.backbone), views, tuple(COUNTERS))
+    report = {"model": options.model, "backbone": options.backbone, **published, "executed": executed}
+    tables = [complexity_table(report)]
+    if options.latency:
+        report["latency"] = measure_passes(build, shapes, device)
+        tables.append(latency_table(report["latency"]))
+    if options.resolutions:
+        name = f"{options.model} ({options.backbone}), views of fixed size"
+        report["resolutions"] = resolution_rows(name, published, options.resolutions)
+        tables.append(resolution_table(report["resolutions"]))
+        if options.csv:
+            write_csv(options.csv, report["resolutions"])
+        if options.plot:
+            draw_costs(report["resolutions"], DRAWN_COUNTER, options.plot)
+    report |= {"counters": COUNTERS, "environment": environment()}
     if options.json:
         write_json(options.json, report)
     if options.json != "-":
-        print(table(report))
+        print("\n\n".join(tables))
     return 0
-
-
-def as_published(model: QualityModel, backbone: str) -> QualityModel:
-    """Put torchvision's own trunks in the place of ours, in the model itself; other trunks stay."""
-    for name, trunk in list(model.named_children()):
-        if isinstance(trunk, SwinTrunk):
-            setattr(model, name, published_swin(backbone).eval())
-    return model
-
-
-def counts(model: QualityModel, views: dict[str, torch.Tensor], counters: Sequence[str]) -> dict:
-    """Return parameters and GMACs of a model and of its branches, by each of some counters."""
-    branches = {
-        name: {
-            "input": list(views[name].shape[1:]),
-            "params_m": parameters(trunk),
-            "gmacs": count(trunk, (views[name],), counters),
-        }
-        for name, trunk in model.trunks().items()
-    }
-    return {
-        "params_m": parameters(model),
-        "gmacs": count(model, tuple(views.values()), counters),
-        "branches": branches,
-    }
-
-
-def table(report: dict) -> str:
-    """Return the figures for people, with tool and backend beside every number."""
-    lines = [f"{report['model']} with {report['backbone']}: GMACs per image (1 MAC = 2 FLOPs)"]
-    for title, entry in (("as published", report), ("as executed here", report["executed"])):
-        counters = list(entry["gmacs"])
-        lines.append(f"\n{title:<18}{'input':<14}{'params':>10}" + "".join(f"{name:>18}" for name in counters))
-        rows = {name: (" x ".join(map(str, branch["input"])), branch) for name, branch in entry["branches"].items()}
-        for name, (size, row) in (rows | {"total": ("", entry)}).items():
-            figures = "".join(f"{row['gmacs'][counter]:>18.2f}" for counter in counters)
-            lines.append(f"{name:<18}{size:<14}{row['params_m']:>8.2f} M{figures}")
-    return "\n".join([*lines, "", *(f"{name}: {meaning}" for name, meaning in COUNTERS.items())])
 
 
 if __name__ == "__main__":

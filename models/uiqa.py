@@ -1,6 +1,7 @@
 """UIQA: three trunks look at three views of a photograph, and a linear head regresses one score."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -69,7 +70,8 @@ class QualityModel(nn.Module):
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         """Return the scores of features, (B, C) -> (B, 1), in float32 also where autocast computes trunks in less."""
-        with torch.autocast(features.device.type, enabled=False):
+        kind = features.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return self.quality(features.to(self.quality[0].weight.dtype))
 
     def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

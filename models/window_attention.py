@@ -180,7 +180,8 @@ class WindowAttention(ShiftedWindowAttention):
         table = self.relative_position_bias_table
         plan = window_plan(height, width, tuple(self.window_size), tuple(self.shift_size), self.num_heads, table.device)
         kind = table.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else table.dtype
+        autocast = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocast else table.dtype
         # DataParallel's replicas share this dict, and each has a copy of the parameter that lives for one pass.
         if torch.is_grad_enabled() or table.is_inference() or getattr(self, "_is_replica", False):
             return plan, self._position_bias(plan).to(dtype)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.timing import matrix_product, peak_memory, time_in_turn
+from utils.timing import matrix_product, peak_memories, peak_memory, time_in_turn
 
 
 def test_ways_take_turns_and_the_second_of_two_calls_counts():
@@ -37,5 +37,11 @@ def hold(megabytes: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
-def test_peak_memory_is_what_a_call_holds_at_most():
+def test_peak_memory_is_what_each_call_holds_at_most():
+    assert peak_memories(hold, [(200,), (50,), (100,)]) == pytest.approx([200e6, 50e6, 100e6], rel=0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
+@pytest.mark.slow
+def test_the_peak_of_one_call_is_that_of_a_process_of_its_own():
     assert peak_memory(hold, 200) == pytest.approx(200e6, rel=0.05)

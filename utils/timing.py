@@ -4,7 +4,7 @@ import ctypes
 import gc
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,13 +84,27 @@ def peak_memory(function: Callable[..., object], *arguments: object) -> int:
     Raises:
         OSError: the system has no /proc, where Linux tells a process's peak.
     """
+    return peak_memories(function, [arguments])[0]
+
+
+def peak_memories(function: Callable[..., object], calls: Sequence[tuple]) -> list[int]:
+    """Return the bytes of each of several calls as `peak_memory` does, one after another in one fresh process.
+
+    Args:
+        function: as for `peak_memory`.
+        calls: the arguments of each; what several calls share is one object in the process, too.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_grown_peak, (function, arguments))
+        return pool.apply(_grown_peaks, (function, calls))
+
+
+def _grown_peaks(function: Callable[..., object], calls: Sequence[tuple]) -> list[int]:
+    torch.set_num_threads(1)
+    return [_grown_peak(function, arguments) for arguments in calls]
 
 
 def _grown_peak(function: Callable[..., object], arguments: tuple) -> int:
-    torch.set_num_threads(1)
     function(*arguments)
     gc.collect()
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
