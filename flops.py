@@ -22,7 +22,10 @@ from pathlib import Path
 
 import torch
 
+from data.patches import count_patches
+from data.views import ViewSpec
 from models import build_model
+from models.uiqa import QualityModel
 from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, usage_errors
 from utils.complexity import as_published, complexity
 from utils.cost_figures import draw_costs
@@ -30,7 +33,7 @@ from utils.cost_tables import complexity_table, latency_table, resolution_table
 from utils.counting import COUNTERS, OPERATOR_COUNTERS
 from utils.distributed import select_device
 from utils.latency import PASSES, measure_passes
-from utils.options import add_model_options, add_view_options, train_parser, view_spec
+from utils.options import add_model_options, add_view_options, model_options, train_parser, view_spec
 from utils.report import environment, write_csv, write_json
 from utils.resolutions import CROP_SIDE, CROPS, RESOLUTIONS, resolution, resolution_rows
 
@@ -114,21 +117,20 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device) if options.latency else None
         spec = view_spec(options)
-        build = partial(build_model, options.model, backbone=options.backbone, view_sizes=spec.view_sizes)
+        build = partial(build_model, **model_options(vars(options)), view_sizes=spec.view_sizes)
         model = build().eval()
 
-    shapes = {name: (1, 3, size, size) for name, size in spec.view_sizes.items()}
+    shapes = view_shapes(spec)
     views = {name: torch.zeros(shape) for name, shape in shapes.items()}
     executed = complexity(model, views, OPERATOR_COUNTERS)
     published = complexity(as_published(model, options.backbone), views, tuple(COUNTERS))
-    report = {"model": options.model, "backbone": options.backbone, **published, "executed": executed}
+    report = {**report_head(options, spec), **published, "executed": executed}
     tables = [complexity_table(report)]
     if options.latency:
         report["latency"] = measure_passes(build, shapes, device)
         tables.append(latency_table(report["latency"]))
     if options.resolutions:
-        name = f"{options.model} ({options.backbone}), views of fixed size"
-        report["resolutions"] = resolution_rows(name, published, options.resolutions)
+        report["resolutions"] = compare_resolutions(model, spec, published, options)
         tables.append(resolution_table(report["resolutions"]))
         if options.csv:
             write_csv(options.csv, report["resolutions"])
@@ -140,6 +142,36 @@ def main(args: list[str] | None = None) -> int:
     if options.json != "-":
         print("\n\n".join(tables))
     return 0
+
+
+def view_shapes(spec: ViewSpec, width: int = 3840, height: int = 2160) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each view of one photograph; only the number of patches depends on its size, pixels."""
+    shapes = {name: (1, 3, size, size) for name, size in spec.view_sizes.items()}
+    if "patches" in shapes:
+        patches = count_patches(height, width, spec.patch_dimension, spec.patch_policy, spec.patches)
+        shapes["patches"] = (1, patches, *shapes["patches"][1:])
+    return shapes
+
+
+def report_head(options: argparse.Namespace, spec: ViewSpec) -> dict:
+    """Return what names the model in a report; where the photograph's size matters, that, too."""
+    head = {"model": options.model, "backbone": options.backbone}
+    return head | ({"photograph": "3840 x 2160"} if spec.is_ragged else {})
+
+
+def compare_resolutions(
+    model: QualityModel, spec: ViewSpec, published: dict, options: argparse.Namespace
+) -> list[dict]:
+    """Count the model, as published, and other methods at different sizes of a photograph."""
+    if not spec.is_ragged:
+        name = f"{options.model} ({options.backbone}), views of fixed size"
+        return resolution_rows(name, [published] * len(options.resolutions), options.resolutions)
+    own = []
+    for place in options.resolutions:
+        shapes = view_shapes(spec, place.width, place.height)
+        views = {view: torch.zeros(shape, device="meta") for view, shape in shapes.items()}
+        own.append(complexity(model, views, OPERATOR_COUNTERS))
+    return resolution_rows(f"{options.model} ({options.backbone}), all patches", own, options.resolutions)
 
 
 if __name__ == "__main__":

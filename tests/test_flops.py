@@ -109,3 +109,37 @@ def test_a_wrong_command_is_one_line(capsys, tmp_path, monkeypatch, words, named
     assert named in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_some_branches_and_a_shared_trunk_cost_their_part(capsys):
+    whole = figures(capsys, *TINY)
+    some = figures(capsys, *TINY, "--branches=aesthetic,salient")
+    shared = figures(capsys, *TINY, "--shared_trunk")
+    assert set(some["branches"]) == {"aesthetic", "salient"}
+    assert some["gmacs"]["torch_counter"] == pytest.approx(whole["gmacs"]["torch_counter"] * 2 / 3, rel=0.01)
+    assert shared["gmacs"]["torch_counter"] == pytest.approx(whole["gmacs"]["torch_counter"])
+    assert shared["params_m"] < 0.4 * whole["params_m"]
+
+
+@pytest.mark.parametrize(("policy", "patches"), [("all", 60 * 33), ("texture", 3)])
+def test_patches_are_counted_as_often_as_a_photograph_has_them(policy, patches, capsys, monkeypatch):
+    monkeypatch.setattr(flops, "COUNTERS", {name: COUNTERS[name] for name in OPERATOR_COUNTERS})  # the others compute
+    tiny = ["--model=Patches", "--backbone=swin_nano", "--patch_dimension=64", f"--patch_policy={policy}"]
+    report = figures(capsys, *tiny, "--resolutions", "UHD", "960x540")
+    assert report["branches"]["patches"]["input"] == [patches, 3, 64, 64]
+    own = {row["resolution"]: row for row in report["resolutions"] if row["method"].startswith("Patches")}
+    at_uhd = own["UHD"]["gmacs_torch_counter"]
+    assert at_uhd == pytest.approx(report["gmacs"]["torch_counter"])
+    fewer = 15 * 8 if policy == "all" else patches
+    assert own["960x540"]["gmacs_torch_counter"] == pytest.approx(at_uhd * fewer / patches, rel=0.001)
+
+
+@pytest.mark.slow
+def test_the_efficient_settings_cost_what_their_configs_say(capsys):
+    assert figures(capsys, "--config=configs/uhd_iqa_448.yaml")["gmacs"]["torch_counter"] == pytest.approx(
+        53.9, abs=0.05
+    )
+    lite = figures(capsys, "--config=configs/uhd_iqa_lite.yaml")
+    assert lite["gmacs"]["ptflops_aten"] < 8
+    assert lite["params_m"] == pytest.approx(7.5, abs=0.05)
+    assert figures(capsys, "--shared_trunk")["params_m"] == pytest.approx(27.8, abs=0.05)

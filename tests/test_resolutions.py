@@ -14,7 +14,7 @@ OWN = {"params_m": 1.5, "gmacs": dict.fromkeys(OPERATOR_COUNTERS, 7.0)}
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return resolution_rows("ours", OWN, [resolution("540p"), resolution("224x224")])
+    return resolution_rows("ours", [OWN, OWN], [resolution("540p"), resolution("224x224")])
 
 
 def gmacs(rows: list[dict], method: str, place: str) -> float:

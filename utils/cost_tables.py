@@ -20,7 +20,7 @@ def complexity_table(report: dict) -> str:
         digits = _digits(max(entry["gmacs"].values()))
         lines.append(f"\n{title:<20}{'input':<14}{'params':>9}{'activ.':>10}{_heads(counters)}")
         for name, branch in entry["branches"].items():
-            size = " x ".join(map(str, branch["input"]))
+            size = "x".join(map(str, branch["input"]))
             rows += [branch, *branch["stages"].values()]
             lines.append(f"{name:<20}{size:<14}{_figures(branch, counters, digits)}")
             lines += [f"{'  ' + stage:<34}{_figures(row, counters, digits)}" for stage, row in branch["stages"].items()]

@@ -75,19 +75,19 @@ def other_methods() -> dict[str, Method]:
     }
 
 
-def resolution_rows(name: str, own: dict, resolutions: Sequence[Resolution]) -> list[dict]:
+def resolution_rows(name: str, own: Sequence[dict], resolutions: Sequence[Resolution]) -> list[dict]:
     """Count every method at every resolution.
 
     Args:
         name: of the model here.
-        own: its figures, `params_m` and `gmacs`: the same for every photograph, because its views are of fixed size.
+        own: its figures at each of them, `params_m` and `gmacs`: the same for all where its views are of fixed size.
         resolutions: to count at.
 
     Returns:
         For every method and resolution: `method`, `resolution`, `width`, `height`, `params_m`, and for each operator
         counter `gmacs_<counter>`.
     """
-    rows = [_row(name, place, own["params_m"], own["gmacs"]) for place in resolutions]
+    rows = [_row(name, place, found["params_m"], found["gmacs"]) for place, found in zip(resolutions, own, strict=True)]
     for method, reading in other_methods().items():
         counted: dict[tuple[int, ...], dict[str, float]] = {}
         for place in resolutions:
