@@ -54,7 +54,8 @@ def predict_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--onnx",
         metavar="FILE",
-        help="a network that export.py wrote, which onnxruntime runs, in place of a checkpoint",
+        help="a network that export.py wrote, which onnxruntime runs, in place of a checkpoint; with --fragment_draws "
+        "all of it runs for every draw",
     )
     parser.add_argument(
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) in place of the checkpoint's"

@@ -15,7 +15,7 @@ def test_the_file_lies_beside_the_checkpoint_and_one_line_tells_of_it(exported):
     assert exported.output.count("\n") == 1, "the exporter's own words reached the terminal"
     assert exported.output.startswith(str(exported.onnx))
     assert "agrees with PyTorch" in exported.output
-    assert sorted(path.name for path in exported.onnx.parent.iterdir()) == ["nano.onnx", "nano.pth"]
+    assert sorted(path.name for path in exported.onnx.parent.iterdir()) == ["tiny.onnx", "tiny.pth"]
 
 
 def test_safetensors_can_be_written_anywhere_and_read_by_safetensors_alone(exported, tmp_path, capsys):
@@ -29,7 +29,7 @@ def test_safetensors_can_be_written_anywhere_and_read_by_safetensors_alone(expor
 
 
 @pytest.mark.parametrize(
-    ("out", "word"), [("scores.bin", "scores.onnx"), ("-", "suffix"), ("nano.pth", "nano.onnx"), ("", "folder")]
+    ("out", "word"), [("scores.bin", "scores.onnx"), ("-", "suffix"), ("tiny.pth", "tiny.onnx"), ("", "folder")]
 )
 def test_a_file_that_could_not_be_read_again_is_not_written(exported, tmp_path, out, word, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

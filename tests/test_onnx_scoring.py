@@ -117,7 +117,7 @@ def test_a_calibration_that_is_given_replaces_the_files(exported, tmp_path):
         (["--checkpoint={pth}", "--onnx={onnx}"], "not allowed with"),
         (["--onnx={onnx}", "--compile"], "--compile"),
         (["--onnx={onnx}", "--device=tpu"], "unknown device"),
-        (["--onnx={pth}"], "nano.pth"),
+        (["--onnx={pth}"], "tiny.pth"),
         (["--onnx=absent.onnx"], "export.py"),
         (["--onnx={onnx}", "--calibration=absent.npy"], "absent.npy"),
         ([], "--onnx"),

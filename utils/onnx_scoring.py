@@ -53,7 +53,7 @@ class OnnxNetwork(nn.Module):
     def contributions(self, **views: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return what `QualityModel.contributions` returns, of uint8 views on the CPU, also of several draws.
 
-        Of several draws the whole network runs for each.
+        Of several draws the whole network runs for each: onnxruntime computes all of a graph, whatever is asked of it.
         """
         arrays = {name: views[name].numpy() for name in self.view_names}
         drawn = {name: array.shape[1] for name, array in arrays.items() if array.ndim > self._dimensions[name]}
