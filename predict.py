@@ -32,6 +32,7 @@ from utils.command_line import (
 from utils.distributed import processes, rank, select_device
 from utils.figures import draw_quality_map, draw_views
 from utils.inference import Scores, predictions, score_photographs
+from utils.onnx_scoring import load_onnx
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.progress import progress_bar
 from utils.report import natural_order, write_csv, write_json
@@ -48,8 +49,13 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="image files, folders, or quoted patterns such as '*.jpg'"
     )
-    parser.add_argument(
-        "--checkpoint", metavar="FILE", help="one of ours, or a released state dict such as UIQA.pth (required)"
+    network = parser.add_mutually_exclusive_group()
+    network.add_argument("--checkpoint", metavar="FILE", help="one of ours, or a released state dict such as UIQA.pth")
+    network.add_argument(
+        "--onnx",
+        metavar="FILE",
+        help="a network that export.py wrote, which onnxruntime runs, in place of a checkpoint; with --fragment_draws "
+        "all of it runs for every draw",
     )
     parser.add_argument(
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) in place of the checkpoint's"
@@ -80,13 +86,18 @@ def main(args: list[str] | None = None) -> int:
     """Score as the command line says; return the exit code."""
     parser = predict_parser()
     options = parse_options(parser, args)
-    if options.checkpoint is None:
-        raise RunError(f"which model? Give one with --checkpoint FILE. {WHERE_TO_GET_WEIGHTS}")
+    if options.checkpoint is None and options.onnx is None:
+        raise RunError(f"which model? Give one with --checkpoint FILE or --onnx FILE. {WHERE_TO_GET_WEIGHTS}")
+    if options.onnx and options.compile:
+        raise RunError(
+            "--compile: torch compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself"
+        )
     for folder in filter(None, (options.views, options.map)):
         make_folder(folder)
     paths = list(dict.fromkeys(find_images(options.images)))
     with usage_errors(parser):
-        device = select_device(options.device)
+        # onnxruntime takes the views from the CPU, and brings them to --device itself.
+        device = select_device("cpu" if options.onnx else options.device)
     with processes(device):
         return predict(parser, options, paths, device)
 
@@ -96,7 +107,10 @@ def predict(
 ) -> int:
     """Score photographs and draw what was asked for; return the exit code. Of several processes the first writes."""
     with usage_errors(parser):
-        loaded = load_model(options.checkpoint, options.calibration)
+        if options.onnx:
+            loaded = load_onnx(options.onnx, options.device, options.calibration)
+        else:
+            loaded = load_model(options.checkpoint, options.calibration)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if (options.views or options.map) and "patches" in loaded.view_spec.views:
             raise ValueError("--views and --map draw the views of UIQA and SwinT; this model reads patches")
@@ -123,7 +137,9 @@ def predict(
         write_csv(options.csv, rows)
     if options.json:
         calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
-        write_json(options.json, {"checkpoint": options.checkpoint, "calibration": calibration, "images": rows})
+        write_json(
+            options.json, {"checkpoint": options.checkpoint or options.onnx, "calibration": calibration, "images": rows}
+        )
     if options.json != "-":
         print(table(rows))
         print(f"{len(paths)} images: {result.tally.words()}", file=sys.stderr)

@@ -68,6 +68,7 @@ class SwinTrunk(Trunk, SwinTransformer):
     def __init__(self, name: str, stochastic_depth: float | None = None):
         super().__init__(**_swin_options(name, stochastic_depth), block=WindowBlock)
         self.head = nn.Identity()
+        self.name = name
         self.num_features = self.norm.normalized_shape[0]
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:

@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+import export
 import train
 from data.synthetic import make_synthetic_dataset
+from data.views import ViewSpec
+from models import build_model
+from utils.calibration import Calibration
+from utils.checkpoint import save_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +91,36 @@ def uhd_iqa_dir() -> Path:
     if "UHD_IQA_DIR" not in os.environ:
         pytest.skip("set UHD_IQA_DIR to a folder with UHD-IQA's label files")
     return Path(os.environ["UHD_IQA_DIR"])
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A checkpoint, and what export.py made of it and printed."""
+
+    checkpoint: Path
+    onnx: Path
+    output: str
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> ExportedModel:
+    """A three-branch model with random weights on 64-pixel views, as a checkpoint and as ONNX."""
+    torch.manual_seed(5)
+    spec = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
+    model = build_model("UIQA", backbone="timm:test_resnet", view_sizes=spec.view_sizes)
+    content = {
+        "model": {"name": "UIQA", "backbone": "timm:test_resnet"},
+        "state_dict": model.state_dict(),
+        "view_spec": spec.to_dict(),
+        "mos_scale": {"mean": 0.7, "sd": 0.5},
+        "calibration": Calibration((0.9, 0.2, 0.5, 0.1), "validation").to_dict(),
+        "branch_means": {"aesthetic": 0.1, "distortion": -0.2, "salient": 0.3},
+        "options": {"run": "tiny", "lr": 1e-3},
+    }
+    folder = tmp_path_factory.mktemp("exported")
+    save_checkpoint(folder / "tiny.pth", content)
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = export.main([str(folder / "tiny.pth"), "--format=onnx"])
+    assert code == 0, output.getvalue()
+    return ExportedModel(folder / "tiny.pth", folder / "tiny.onnx", output.getvalue())

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torchvision.models import SwinTransformer
 
 from data.views import ViewSpec
 from models import UIQA, SwinT, build_model
 from utils.calibration import Calibration
 from utils.checkpoint import CheckpointError, initialise, load_checkpoint, load_model, save_checkpoint
+from utils.exporting import export_safetensors
 from utils.plain import PlainUIQA, normalise
 
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
@@ -293,6 +295,69 @@ def test_a_checkpoint_with_a_wrong_part_is_one_error_that_names_the_file(key, va
     save_checkpoint(tmp_path / "bad.pth", content_of(model) | {key: value})
     with pytest.raises(CheckpointError, match=r"bad\.pth"):
         load_model(tmp_path / "bad.pth")
+
+
+def test_exported_safetensors_load_as_the_checkpoint_they_were_made_of(model, tmp_path):
+    save_checkpoint(tmp_path / "c.pth", content_of(model, mean=0.7, sd=0.05))
+    before = load_model(tmp_path / "c.pth")
+    export_safetensors(before, tmp_path / "c.safetensors")
+    after = load_model(tmp_path / "c.safetensors")
+    views = random_views()
+    assert torch.equal(after.model(**views), before.model(**views))
+    assert not after.model.training
+    for part in ("view_spec", "calibration", "branch_means", "options", "architecture"):
+        assert getattr(after, part) == getattr(before, part)
+
+
+def test_exported_safetensors_start_a_training_on_its_own_scale(model, tmp_path):
+    save_checkpoint(tmp_path / "c.pth", content_of(model, mean=0.7, sd=0.05))
+    expected = load_model(tmp_path / "c.pth")
+    export_safetensors(expected, tmp_path / "c.safetensors")
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes).eval()
+    initialise(other, tmp_path / "c.safetensors", 0.6, 0.1)
+    views = random_views()
+    torch.testing.assert_close(other(**views) * 0.1 + 0.6, expected.model(**views), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "pt", "view_spec": "{"}])
+def test_safetensors_of_others_are_a_bare_state_dict(metadata, tmp_path):
+    state = build_model("SwinT").state_dict()
+    save_file(state, tmp_path / "AVA.safetensors", metadata)
+    loaded = load_model(tmp_path / "AVA.safetensors")
+    assert loaded.view_spec == ViewSpec(views=("aesthetic",))
+    assert all(torch.equal(value, state[key]) for key, value in loaded.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("version", None),
+        ("version", "99"),
+        ("version", "first"),
+        ("model", None),
+        ("model", "[]"),
+        ("model", '{"name": "UIQA", "backbone": ["swin_t"]}'),
+        ("model", '{"name": "UIQA", "backbone": "swin_b"}'),
+        ("view_spec", "NaN"),
+        ("view_spec", "[" * 100_000),
+        ("view_spec", '{"views": ["aesthetic"], "resize": "large"}'),
+        ("view_spec", '{"views": ["aesthetic", "distortion", "salient"], "resize": 1e400}'),
+        ("calibration", '{"parameters": [0.9, 0.2, 0.5, 0], "fitted_on": "validation", "reason": ""}'),
+        ("calibration", '{"parameters": [0.9, 0.2, 0.5, 1e400], "fitted_on": "validation", "reason": ""}'),
+        ("calibration", '{"parameters": null, "fitted_on": [], "reason": ""}'),
+        ("branch_means", '{"aesthetic": 0.1}'),
+        ("options", "3"),
+    ],
+)
+def test_a_header_with_a_wrong_entry_is_one_error_that_names_the_file(entry, text, model, tmp_path):
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save_checkpoint(tmp_path / "c.pth", content_of(model))
+    export_safetensors(load_model(tmp_path / "c.pth"), good)
+    with safe_open(good, "pt") as file:
+        metadata = file.metadata() | {entry: text}
+    save_file(load_file(good), bad, {name: value for name, value in metadata.items() if value is not None})
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
+        load_model(bad)
 
 
 @pytest.mark.parametrize("read", [load_checkpoint, load_model, initialise])

@@ -50,6 +50,10 @@ class Calibration:
         if parameters is not None:
             upper, lower, middle, width = map(float, parameters)
             parameters = (upper, lower, middle, width)
+            if not np.isfinite(parameters).all() or width == 0:
+                raise ValueError(f"a mapping has four finite numbers, the last (the width) not 0; got {parameters}")
+        if not isinstance(fields["fitted_on"], str) or not isinstance(fields["reason"], str):
+            raise TypeError("what a mapping was fitted on, and why there is none, are words")
         return cls(parameters, fields["fitted_on"], fields["reason"])
 
 

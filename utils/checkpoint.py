@@ -3,16 +3,19 @@
 import os
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from data.views import ViewSpec
 from models import build_model
 from models.uiqa import QualityModel
 from utils.calibration import Calibration, load_calibration
+from utils.metadata import decode
 
 FORMAT = "uiqa-checkpoint"
 VERSION = 1
@@ -38,6 +41,7 @@ class LoadedModel:
         branch_means: points that each view adds to the validation images' scores on average, None if the checkpoint has
             none.
         options: of the run that trained it; empty for released weights.
+        architecture: the name and the options that `models.build_model` builds it from, less the view sizes.
     """
 
     model: QualityModel
@@ -45,6 +49,7 @@ class LoadedModel:
     calibration: Calibration | None
     branch_means: dict[str, float] | None
     options: dict
+    architecture: dict
 
 
 def save_checkpoint(path: str | os.PathLike, content: dict, keep_previous: bool = False) -> None:
@@ -94,6 +99,8 @@ def previous_of(path: str | os.PathLike) -> Path:
 def read_weights_file(path: str | os.PathLike) -> dict:
     """Read a `.safetensors` or torch file onto the CPU, with `weights_only=True`, so that no code in it is run.
 
+    A `.safetensors` file that `export.py` wrote gives what a checkpoint of ours does.
+
     Raises:
         CheckpointError: missing, damaged, or with content other than tensors and plain values.
     """
@@ -102,7 +109,7 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         raise CheckpointError(f"{path}: no such checkpoint. {WHERE_TO_GET_WEIGHTS}")
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            content = _read_safetensors(path)
         else:
             _check_uncompressed(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -116,6 +123,16 @@ def read_weights_file(path: str | os.PathLike) -> dict:
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path}: holds no state dict: a dict of weights by name")
     return dict(dict.items(content))  # plain: a pickled OrderedDict may hide its own methods behind attributes
+
+
+def _read_safetensors(path: Path) -> dict:
+    """Return the tensors of a file; with what its header says of their model, if `export.py` wrote it."""
+    with safe_open(path, "pt") as file:
+        described = decode(file.metadata() or {}, FORMAT)
+    state = load_file(path)
+    if described is None:
+        return state
+    return described | {"state_dict": state, "mos_scale": {"mean": 0.0, "sd": 1.0}}  # the scale is folded in
 
 
 def _check_uncompressed(path: Path) -> None:
@@ -180,26 +197,36 @@ def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | No
     if calibration_path is None and beside.is_file():
         calibration_path = beside
     calibration = load_calibration(calibration_path) if calibration_path else None
-    return LoadedModel(model.eval(), spec, calibration, None, {})
+    return LoadedModel(model.eval(), spec, calibration, None, {}, {"name": name, "backbone": "swin_t"})
 
 
 def _load_ours(path: Path, content: dict, calibration_path: str | os.PathLike | None) -> LoadedModel:
     try:
         spec = ViewSpec.from_dict(content["view_spec"])
         model = _build_within(path, content["model"], spec)
-        calibration = content["calibration"]
-        if calibration is not None:
-            calibration = Calibration.from_dict(calibration)
-        branch_means, options = content["branch_means"], dict(content["options"])
-        if branch_means is not None:
-            branch_means = {name: float(branch_means[name]) for name in model.view_names}
+        calibration, branch_means = validation_facts(content, model.view_names)
+        options = dict(content["options"])
     except Exception as error:  # timm and torch raise exceptions of many kinds for options that do not fit
         raise _damaged(path, error) from error
     _load_strictly(model, content["state_dict"], path)
     model.fold_opinion_scale(*_opinion_scale(content, path))
     if calibration_path:
         calibration = load_calibration(calibration_path)
-    return LoadedModel(model.eval(), spec, calibration, branch_means, options)
+    return LoadedModel(model.eval(), spec, calibration, branch_means, options, dict(content["model"]))
+
+
+def validation_facts(content: dict, view_names: Sequence[str]) -> tuple[Calibration | None, dict[str, float] | None]:
+    """Return what validation told about a model: the mapping to quality, and the points of each view on average.
+
+    Raises:
+        KeyError, TypeError, ValueError: the content is no checkpoint's.
+    """
+    calibration, branch_means = content["calibration"], content["branch_means"]
+    if calibration is not None:
+        calibration = Calibration.from_dict(calibration)
+    if branch_means is not None:
+        branch_means = {name: float(branch_means[name]) for name in view_names}
+    return calibration, branch_means
 
 
 def _build_within(path: Path, options: dict, spec: ViewSpec) -> QualityModel:
