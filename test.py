@@ -48,7 +48,6 @@ from utils.options import (
     add_fragment_draws,
     add_max_pixels,
     check_fragment_draws,
-    model_options,
     table_of,
     take_data_options,
 )
@@ -279,8 +278,7 @@ def controls(
     Both get the mapping fitted on the split's own labels, which favours them.
     """
     torch.manual_seed(0)
-    like = model_options({"model": type(loaded.model).__name__} | loaded.options)
-    untrained = build_model(**like, view_sizes=loaded.view_spec.view_sizes)
+    untrained = build_model(**loaded.architecture, view_sizes=loaded.view_spec.view_sizes)
     candidates = {
         "untrained": score(untrained, table["path"], loaded, device, options, "untrained model", False).scores,
         "file_size": np.array([Path(path).stat().st_size for path in table["path"]], float),

@@ -156,3 +156,18 @@ def test_timm_trunks_are_exported(backbone, tmp_path):
     spec = replace(SPEC, resize=224, crop_size=224, views=("aesthetic",))
     model = build_model("SwinT", backbone=f"timm:{backbone}", view_sizes=spec.view_sizes)
     assert export_onnx(loaded_with(model, spec), tmp_path / "network.onnx") < 1e-4
+
+
+def test_as_many_patches_as_a_photograph_has_are_refused_by_name(tmp_path):
+    spec = ViewSpec(views=("patches",), patch_dimension=64)
+    model = build_model("Patches", backbone="timm:test_resnet", view_sizes=spec.view_sizes)
+    with pytest.raises(RunError, match="as many patches as a photograph has"):
+        export_onnx(loaded_with(model, spec), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_three_patches_are_exported(tmp_path):
+    spec = ViewSpec(views=("patches",), patch_dimension=64, patch_policy="texture")
+    model = build_model("Patches", backbone="timm:test_resnet", view_sizes=spec.view_sizes).eval()
+    assert export_onnx(loaded_with(model, spec), tmp_path / "model.onnx") < 1e-4

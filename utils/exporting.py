@@ -143,6 +143,8 @@ def _graph_file(loaded: LoadedModel) -> bytes:
     """
     onnx = import_optional("onnx")
     name = " ".join(str(value) for value in loaded.architecture.values())
+    if loaded.view_spec.is_ragged:
+        raise RunError(f"{name}: reads as many patches as a photograph has, and a graph has views of one shape")
     graph = _Graph(loaded.model).eval()
     size = sum(value.numel() * value.element_size() for value in {*graph.parameters(), *graph.buffers()})
     if size > LARGEST_ONNX:
