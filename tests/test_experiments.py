@@ -64,5 +64,11 @@ def test_the_table_tells_means_and_spreads(experiments):
 
 
 def test_a_command_that_fails_is_told_with_its_last_lines(experiments):
-    with pytest.raises(SystemExit, match=r"no_such_file\.yaml"):
-        experiments.run("train.py --config no_such_file.yaml")
+    with pytest.raises(SystemExit, match="no such thing"):
+        experiments.run("-c 'raise SystemExit(\"no such thing\")'")
+    assert experiments.run("-c 'print(7)'") == "7\n"
+
+
+def test_a_command_that_takes_long_is_stopped(experiments):
+    loop = "import signal, time; signal.signal(15, lambda *_: exit(143)); print(1, flush=True); time.sleep(60)"
+    assert experiments.run(f"-c '{loop}'", seconds=2) == "1\n"

@@ -150,11 +150,10 @@ def test_swin_trunks_are_exported(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", ["swin_tiny_patch4_window7_224", "convnext_atto"])
-def test_timm_trunks_are_exported(backbone, tmp_path):
+def test_a_trunk_of_timm_is_exported(tmp_path):
     torch.manual_seed(0)
     spec = replace(SPEC, resize=224, crop_size=224, views=("aesthetic",))
-    model = build_model("SwinT", backbone=f"timm:{backbone}", view_sizes=spec.view_sizes)
+    model = build_model("SwinT", backbone="timm:convnext_atto", view_sizes=spec.view_sizes)
     assert export_onnx(loaded_with(model, spec), tmp_path / "network.onnx") < 1e-4
 
 

@@ -149,6 +149,7 @@ def test_other_options_or_data_are_refused_by_name_and_harmless_ones_are_not(com
     assert train.main(command("run", "--num_epochs=2", "--resume=auto", "--print_samples=1", "--accumulate=2")) == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_leaves_the_last_good_checkpoint(command, tmp_path):
     """The limit on a file's size stands for the disk: what is written beyond it fails."""
     assert train.main(command("run", "--num_epochs=1")) == 0
@@ -221,7 +222,7 @@ def kill_test(command, tmp_path, kills: int, epochs: int, longest: float) -> Non
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_the_same(command, tmp_path):
-    kill_test(command, tmp_path, kills=20, epochs=120, longest=1.0)
+    kill_test(command, tmp_path, kills=20, epochs=60, longest=0.6)
 
 
 def test_a_second_signal_leaves_at_once():
