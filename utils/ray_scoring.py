@@ -7,8 +7,10 @@ alone writes. Ray runs the tasks of a worker that died again, elsewhere; the dri
 import argparse
 import logging
 import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -119,6 +121,9 @@ def score_with_ray(
 
 
 def _import_ray() -> ModuleType:
+    # Or Ray Data warns of actors of its own making, and Ray of a change to come.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
         import ray.data
@@ -134,23 +139,52 @@ def _cluster(ray: ModuleType, options: argparse.Namespace) -> Iterator[None]:
         yield
         return
     address = options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
-    if "://" in address:
-        raise RunError(f"{address}: give HOST:PORT and start on a machine of the cluster, `ray job submit` for one")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         quiet |= {"include_dashboard": False, "num_cpus": max(default_workers(), options.ray_actors or 1)}
     else:
+        _check_address(address)
         # Parted packages instead of a working_dir: paths stay what they are, and nothing else is uploaded.
         quiet["runtime_env"] = {"py_modules": [str(ROOT / name) for name in PACKAGES], "excludes": ["__pycache__"]}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or Ray warns of a change to come
     try:
-        ray.init(address, **quiet)
+        with _no_stderr():
+            ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RunError(f"Ray at {address} cannot be reached or started: {_last_line(error)}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Check that a cluster's head answers: Ray itself goes on trying for minutes.
+
+    Raises:
+        RunError: it does not, or the address is no HOST:PORT.
+    """
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdecimal():
+        raise RunError(
+            f"{address}: give the cluster as HOST:PORT (port 6379, as a rule), on a machine of the cluster; or `local`"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(f"{address}: no Ray answers there ({error}); start it, or give another --ray_address") from error
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Drop what is written to standard error, by Ray's own C++ too, which tells there how much it is going to tell."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _score(
@@ -165,8 +199,8 @@ def _score(
     waiting = np.ones(len(images), bool)
     shown = 0
     try:
-        with progress_bar(len(images), "scoring") as bar:
-            for rows in _results(ray, images, loaded, options):
+        with closing(_results(ray, images, loaded, options)) as results, progress_bar(len(images), "scoring") as bar:
+            for rows in results:
                 rows = rows[waiting[rows["index"]]]
                 waiting[rows["index"]] = False
                 rows.insert(0, "image", [images[index] for index in rows.pop("index")])
@@ -176,7 +210,7 @@ def _score(
                 for message in rows.loc[bad, "error"]:
                     shown += 1
                     if shown <= SHOWN_FAILURES:
-                        bar.write(f"failed: {message}")
+                        bar.write(f"failed: {message}", file=sys.stderr)
                 tally.add(len(rows), 0)
                 bar.update(len(rows))
     except ray.exceptions.RayError as error:
@@ -202,6 +236,7 @@ def _results(
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = 3  # a machine may go away while its actor is still loading
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
 
     spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
     size = options.batch_size
