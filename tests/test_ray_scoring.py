@@ -86,7 +86,7 @@ def local_ray():
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> Path:
-    """A folder with 300 files, nine of them broken."""
+    """A folder with 300 files, some of them broken."""
     folder = tmp_path_factory.mktemp("photographs")
     generator = np.random.default_rng(5)
     for number in range(COUNT):
@@ -126,31 +126,6 @@ def written(out: Path) -> dict[Path, int]:
     return {part: part.stat().st_mtime_ns for part in out.glob("*/part-*.parquet")}
 
 
-@pytest.mark.slow
-def test_scores_are_those_of_predict_and_a_second_run_scores_only_what_is_missing(
-    local_ray, trained, photographs, expected, tmp_path, capsys, monkeypatch
-):
-    words = ["--ray", "--ray_actors=2", "--out", tmp_path / "out"]
-    assert run(trained, photographs, *words) == EXIT_FAILED_IMAGES
-    check(tmp_path / "out", expected)
-    assert f"{COUNT} images: {COUNT} done now" in capsys.readouterr().out
-
-    parts = written(tmp_path / "out")
-    expected.reset_index()[["image"]].to_csv(tmp_path / "list.csv", index=False)
-    assert run(trained, tmp_path / "list.csv", *words) == EXIT_FAILED_IMAGES
-    assert f"{COUNT} images: 0 done now" in capsys.readouterr().out
-    assert written(tmp_path / "out") == parts
-
-    (tmp_path / "out/failures/part-000000.parquet").unlink()
-    monkeypatch.chdir(photographs)  # the same images by other names
-    assert run(trained, *(path.name for path in sorted(photographs.iterdir())), *words) == EXIT_FAILED_IMAGES
-    assert f"{COUNT} images: {len(BROKEN)} done now" in capsys.readouterr().out
-    check(tmp_path / "out", expected)
-
-    assert run(trained, photographs, *words, "--fragment_draws=2") == EXIT_UNUSABLE_INPUT
-    assert "fragment_draws 1, and now it is 2" in capsys.readouterr().err
-
-
 def actors() -> list[int]:
     """Return the processes of Ray's actors that hold the model."""
     found = []
@@ -164,11 +139,19 @@ def actors() -> list[int]:
 
 
 @pytest.mark.slow
-def test_an_actor_that_is_killed_loses_and_doubles_nothing(
-    local_ray, trained, photographs, expected, tmp_path, monkeypatch
+def test_a_job_that_was_interrupted_goes_on_and_a_killed_actor_loses_and_doubles_nothing(
+    local_ray, trained, photographs, expected, tmp_path, monkeypatch, capsys
 ):
-    killed = []
+    out = tmp_path / "out"
+    words = ["--ray", "--ray_actors=2", "--batch_size=4", "--out", out]
     add = ScoreFolder.add
+    calls, killed = [], []
+
+    def add_and_interrupt(folder: ScoreFolder, kind: str, rows: pd.DataFrame) -> None:
+        add(folder, kind, rows)
+        calls.append(kind)
+        if len(calls) == 40:
+            raise KeyboardInterrupt
 
     def add_and_kill(folder: ScoreFolder, kind: str, rows: pd.DataFrame) -> None:
         add(folder, kind, rows)
@@ -176,37 +159,29 @@ def test_an_actor_that_is_killed_loses_and_doubles_nothing(
             killed.append(actors())
             os.kill(killed[0][0], signal.SIGKILL)
 
-    monkeypatch.setattr(ScoreFolder, "add", add_and_kill)
-    words = ["--ray", "--ray_actors=2", "--batch_size=4", "--out", tmp_path / "out"]
-    assert run(trained, photographs, *words) == EXIT_FAILED_IMAGES
-    assert len(killed[0]) == 2
-    check(tmp_path / "out", expected)
-
-
-@pytest.mark.slow
-def test_an_interrupted_job_keeps_what_is_done_and_goes_on(
-    local_ray, trained, photographs, expected, tmp_path, monkeypatch, capsys
-):
-    add = ScoreFolder.add
-    calls = []
-
-    def add_and_interrupt(folder: ScoreFolder, kind: str, rows: pd.DataFrame) -> None:
-        add(folder, kind, rows)
-        calls.append(kind)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-
-    words = [photographs, "--ray", "--out", tmp_path / "out", "--batch_size=16"]
     with monkeypatch.context() as patch:
         patch.setattr(ScoreFolder, "add", add_and_interrupt)
-        assert run(trained, *words) == EXIT_INTERRUPTED
-    done = len(pd.read_parquet(tmp_path / "out" / "scores"))
-    assert 0 < done < COUNT
-    assert run(trained, *words) == EXIT_FAILED_IMAGES
-    assert (
-        f"{COUNT - done} done now" in capsys.readouterr().out or len(list((tmp_path / "out/failures").iterdir())) == 2
-    )
-    check(tmp_path / "out", expected)
+        assert run(trained, photographs, *words) == EXIT_INTERRUPTED
+    parts = written(out)
+    before = sum(len(pd.read_parquet(part)) for part in parts)
+    assert 0 < before < COUNT
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScoreFolder, "add", add_and_kill)
+        assert run(trained, photographs, *words) == EXIT_FAILED_IMAGES
+    assert f"{COUNT} images: {COUNT - before} done now" in capsys.readouterr().out
+    assert killed[0]
+    assert parts.items() < written(out).items()
+    check(out, expected)
+
+    parts = written(out)
+    expected.reset_index()[["image"]].to_csv(tmp_path / "list.csv", index=False)
+    monkeypatch.chdir(photographs)  # the same images once more, from a list and by other names
+    assert run(trained, tmp_path / "list.csv", "007.jpg", *words) == EXIT_FAILED_IMAGES
+    assert f"{COUNT} images: 0 done now" in capsys.readouterr().out
+    assert written(out) == parts
+    assert run(trained, "007.jpg", *words, "--fragment_draws=2") == EXIT_UNUSABLE_INPUT
+    assert "fragment_draws 1, and now it is 2" in capsys.readouterr().err
 
 
 def descendants(mark: str) -> list[str]:

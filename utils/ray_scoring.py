@@ -7,12 +7,10 @@ alone writes. Ray runs the tasks of a worker that died again, elsewhere; the dri
 import argparse
 import logging
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -20,15 +18,13 @@ import pandas as pd
 
 from utils.checkpoint import LoadedModel, load_model
 from utils.command_line import EXIT_FAILED_IMAGES, RunError, usage_errors, whole_number
-from utils.distributed import default_workers
 from utils.options import check_fragment_draws
 from utils.progress import Tally, progress_bar
+from utils.ray_cluster import cluster, import_ray, last_line
 from utils.ray_workers import Scorer, cut_photographs
 from utils.report import environment
 from utils.score_folder import ScoreFolder, file_sha256, is_list, missing, read_list
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("data", "losses", "models", "utils")  # what workers of a cluster import
 # Without GPUs every core has an actor, and beside it the decoding that keeps the actor busy: a fortieth of the work.
 CPU_ACTOR, CPU_CUTTING = 0.9, 0.1
 SHOWN_FAILURES = 10
@@ -93,7 +89,7 @@ def score_with_ray(
     Raises:
         RunError: Ray is not installed or fails, the folder belongs to other scores, or an argument means no image.
     """
-    ray = _import_ray()
+    ray = import_ray()
     names = (name for word in options.images for name in (read_list(word) if is_list(word) else find_images([word])))
     images = list(dict.fromkeys(map(os.path.abspath, names)))  # workers may be in another folder
     with usage_errors(parser):
@@ -109,7 +105,7 @@ def score_with_ray(
     with ScoreFolder(options.out, settings, environment()) as folder:
         todo = missing(images, folder)
         if todo:
-            with _cluster(ray, options):
+            with cluster(ray, options.ray_address, options.ray_actors):
                 _score(ray, todo, loaded, options, folder, tally)
         folder.flush()
         failed = len(folder.images("failures").intersection(images))
@@ -118,73 +114,6 @@ def score_with_ray(
         f"{len(images) - len(todo)} before; {failed} failed. Parquet in {folder.path / 'scores'}"
     )
     return EXIT_FAILED_IMAGES if failed else 0
-
-
-def _import_ray() -> ModuleType:
-    # Or Ray Data warns of actors of its own making, and Ray of a change to come.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise RunError(f"--ray needs Ray Data ({error}): pip install -r requirements-ray.txt") from None
-    return ray
-
-
-@contextmanager
-def _cluster(ray: ModuleType, options: argparse.Namespace) -> Iterator[None]:
-    """Be connected to a cluster, or to a Ray of our own on this machine, for as long as the context lasts."""
-    if ray.is_initialized():
-        yield
-        return
-    address = options.ray_address or os.environ.get("RAY_ADDRESS") or "local"
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        quiet |= {"include_dashboard": False, "num_cpus": max(default_workers(), options.ray_actors or 1)}
-    else:
-        _check_address(address)
-        # Parted packages instead of a working_dir: paths stay what they are, and nothing else is uploaded.
-        quiet["runtime_env"] = {"py_modules": [str(ROOT / name) for name in PACKAGES], "excludes": ["__pycache__"]}
-    try:
-        with _no_stderr():
-            ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise RunError(f"Ray at {address} cannot be reached or started: {_last_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Check that a cluster's head answers: Ray itself goes on trying for minutes.
-
-    Raises:
-        RunError: it does not, or the address is no HOST:PORT.
-    """
-    host, _, port = address.rpartition(":")
-    if "://" in address or not host or not port.isdecimal():
-        raise RunError(
-            f"{address}: give the cluster as HOST:PORT (port 6379, as a rule), on a machine of the cluster; or `local`"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise RunError(f"{address}: no Ray answers there ({error}); start it, or give another --ray_address") from error
-
-
-@contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Drop what is written to standard error, by Ray's own C++ too, which tells there how much it is going to tell."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _score(
@@ -215,7 +144,7 @@ def _score(
                 bar.update(len(rows))
     except ray.exceptions.RayError as error:
         raise RunError(
-            f"Ray gave up: {_last_line(error)}. What is done stays in {folder.path}; the same command goes on"
+            f"Ray gave up: {last_line(error)}. What is done stays in {folder.path}; the same command goes on"
         ) from error
     tally.stop()
     if waiting.any():
@@ -262,9 +191,3 @@ def _results(
     )
     for rows in scores.iter_batches(batch_size=None, batch_format="numpy"):
         yield pd.DataFrame(rows)
-
-
-def _last_line(error: Exception) -> str:
-    """Return the end of an error's message, where Ray has the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
