@@ -157,7 +157,7 @@ def test_a_job_that_was_interrupted_goes_on_and_a_killed_actor_loses_and_doubles
         add(folder, kind, rows)
         if not killed:
             killed.append(actors())
-            os.kill(killed[0][0], signal.SIGKILL)
+            os.kill(max(killed[0]), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
         patch.setattr(ScoreFolder, "add", add_and_interrupt)
