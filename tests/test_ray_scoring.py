@@ -78,6 +78,7 @@ def local_ray():
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=place,
+        _system_config={"worker_niceness": 0},  # workers give way to everything else on a busy machine, by default
     )
     yield
     ray.shutdown()
@@ -205,7 +206,7 @@ def test_a_ray_of_its_own_is_quiet_and_leaves_no_process(trained, photographs, e
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "UIQA_TEST": str(tmp_path), "RAY_ADDRESS": "local"},
+        env={**os.environ, "UIQA_TEST": str(tmp_path), "RAY_ADDRESS": "local", "RAY_worker_niceness": "0"},
         timeout=300,
     )
     assert finished.returncode == EXIT_FAILED_IMAGES, finished.stderr

@@ -168,19 +168,18 @@ def _results(
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
 
     spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
-    size = options.batch_size
-    table = pd.DataFrame({"index": np.arange(len(images)), "image": images})
-    blocks = [table[start : start + size] for start in range(0, len(table), size)]
-    views = ray.data.from_pandas(blocks).map_batches(
+    # A block is what a task cuts and an actor scores at once. `from_pandas` would start a task for each.
+    rows = [{"index": index, "image": image} for index, image in enumerate(images)]
+    blocks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // options.batch_size))
+    views = blocks.map_batches(
         cut_photographs,
-        batch_size=size,
         batch_format="numpy",
         fn_kwargs={"spec": spec, "draws": options.fragment_draws},
         num_cpus=1 if gpus else CPU_CUTTING,
     )
     scores = views.map_batches(
         Scorer,
-        batch_size=size,
+        batch_size=options.batch_size if gpus else None,  # Ray wants a number where there are GPUs
         batch_format="numpy",
         zero_copy_batch=False,  # torch wants memory that it may write to
         compute=ray.data.ActorPoolStrategy(size=actors),
