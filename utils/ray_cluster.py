@@ -61,7 +61,8 @@ def cluster(ray: ModuleType, address: str | None, actors: int | None) -> Iterato
         with _no_stderr():
             ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise RunError(f"Ray at {address} cannot be reached or started: {last_line(error)}") from error
+        remedy = "" if address == "local" else " (RAY_AUTH_MODE=token, where the cluster asks for its token)"
+        raise RunError(f"Ray at {address} cannot be reached or started: {last_line(error)}{remedy}") from error
     try:
         yield
     finally:
