@@ -35,6 +35,7 @@ from utils.inference import Scores, predictions, score_photographs
 from utils.onnx_scoring import load_onnx
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.progress import progress_bar
+from utils.ray_scoring import add_ray_options, score_with_ray, wants_ray
 from utils.report import natural_order, write_csv, write_json
 
 
@@ -78,6 +79,7 @@ def predict_parser() -> argparse.ArgumentParser:
     add_max_pixels(parser)
     add_compute_options(parser)
     add_compile(parser)
+    add_ray_options(parser)
     return parser
 
 
@@ -92,6 +94,8 @@ def main(args: list[str] | None = None) -> int:
         raise RunError(
             "--compile: torch compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself"
         )
+    if wants_ray(parser, options):
+        return score_with_ray(parser, options, find_images)
     for folder in filter(None, (options.views, options.map)):
         make_folder(folder)
     paths = list(dict.fromkeys(find_images(options.images)))
