@@ -26,6 +26,9 @@ class PhotographDataset(Dataset):
         mos: opinion of each; NaN where there is none.
         draws: how many draws of the fragments are cut; with more than one the distortion view is (draws, 3, S, S), draw
             0 first, and the other views stay as they are.
+
+    Attributes:
+        is_ragged: whether photographs differ in how many pictures a view has of them, so that they cannot be stacked.
     """
 
     def __init__(self, paths: Sequence[str], spec: ViewSpec, mos: Sequence[float] | None = None, draws: int = 1):
@@ -33,6 +36,7 @@ class PhotographDataset(Dataset):
         self.spec = spec
         self.mos = np.full(len(self.paths), np.nan) if mos is None else np.asarray(mos, float)
         self.draws = draws
+        self.is_ragged = spec.is_ragged
 
     def __len__(self) -> int:
         return len(self.paths)

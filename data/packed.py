@@ -216,7 +216,7 @@ class PackedPhotographs(Dataset):
 
     def __init__(self, packed: PackedViews, samples: Iterable[int]):
         self.packed = packed
-        self.spec = packed.spec
+        self.is_ragged = packed.spec.is_ragged
         self.samples = [int(sample) for sample in samples]
 
     def __len__(self) -> int:

@@ -70,7 +70,7 @@ def score_photographs(
             for work that one process does alone.
     """
     count = len(photographs)
-    if photographs.spec.is_ragged:
+    if getattr(photographs, "is_ragged", False):
         batch_size = 1
     mine = range(rank(), count, world_size()) if together else range(count)
     table = _Table(count, unwrap(model).view_names)

@@ -97,8 +97,8 @@ def score_with_ray(
     with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
-        if loaded.view_spec.is_ragged:
-            raise ValueError("--ray: this model reads as many patches as a photograph has, which cannot be batched")
+        if "patches" in loaded.view_spec.views:
+            raise ValueError("--ray spreads the views of UIQA and SwinT; this model reads patches")
     settings = {
         "checkpoint": f"with the SHA-256 {file_sha256(options.checkpoint)}",
         "calibration": loaded.calibration.to_dict() if loaded.calibration else None,
