@@ -57,8 +57,11 @@ class ViewSpec:
         for name in (*sides, "max_pixels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.patches < 0:
-            raise ValueError(f"patches must be at least 0; got {self.patches}")
+        if not 0 <= self.patches * self.patch_dimension**2 <= self.max_pixels:
+            raise ValueError(
+                f"patches must be at least 0, and have at most {self.max_pixels} pixels together (max_pixels); got "
+                f"{self.patches} of {self.patch_dimension} x {self.patch_dimension}"
+            )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be at least 0 and below 2**32; got {self.seed}")
         if self.crop_size > self.resize:

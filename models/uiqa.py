@@ -13,6 +13,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HEAD_WIDTH = 128
 
 BRANCHES = ("aesthetic", "distortion", "salient")
+PICTURES_AT_ONCE = 32  # of a photograph that has hundreds of patches: what a pass holds does not grow with them
 DEFAULT_VIEW_SIZES = dict.fromkeys((*BRANCHES, "patches"), 480)
 SINGLE_TRUNK_KEY = "feature_extraction"  # of a shared trunk and of single-trunk models
 TRUNK_KEYS = {
@@ -101,17 +102,27 @@ class QualityModel(nn.Module):
         weights, bias = self.effective_weights()
         maps, off_mean = {}, []
         for name, trunk in self.trunks().items():
-            draws = views[name].shape[1:-3]  # () or (K,)
-            places = trunk.feature_map(self.normalise(views[name].flatten(0, -4))) @ weights[name]  # (B * K, h, w)
-            if draws:
-                places = places.unflatten(0, (-1, *draws))  # (B, K, h, w)
-                shares = places.mean(dim=(2, 3))  # (B, K)
-                off_mean.append(shares - shares.mean(dim=1, keepdim=True))
-                places = places.mean(dim=1)
-            maps[name] = places  # (B, h, w)
+            view = views[name]
+            if view.dim() == 4:
+                maps[name] = self._points(trunk, view, weights[name])  # (B, h, w)
+                continue
+            places = torch.cat(
+                [
+                    self._points(trunk, part.flatten(0, 1), weights[name]).unflatten(0, part.shape[:2])
+                    for part in view.split(PICTURES_AT_ONCE, dim=1)
+                ],
+                dim=1,
+            )  # (B, K, h, w)
+            shares = places.mean(dim=(2, 3))  # (B, K)
+            off_mean.append(shares - shares.mean(dim=1, keepdim=True))
+            maps[name] = places.mean(dim=1)
         score = bias + sum(places.mean(dim=(1, 2)) for places in maps.values())
         of_draw = {"score_of_draw": score[:, None] + sum(off_mean)} if off_mean else {}
         return {"score": score, "bias": bias, **maps, **of_draw}
+
+    def _points(self, trunk: nn.Module, pictures: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return what every place of pictures adds: (n, 3, S, S) -> (n, h, w)."""
+        return trunk.feature_map(self.normalise(pictures)) @ weights
 
     def compile_trunks(self) -> None:
         """Have torch.compile translate the trunks when they are first used; the state dict stays as it is."""

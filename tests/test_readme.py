@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import benchmark
+import export
 import flops
 import predict
 import prepare
@@ -21,6 +22,7 @@ PARSERS = {
     "train.py": train_parser,
     "test.py": test_entry.test_parser,
     "predict.py": predict.predict_parser,
+    "export.py": export.export_parser,
     "flops.py": flops.flops_parser,
     "prepare.py": lambda: prepare.prepare_parser()[0],
     "benchmark.py": benchmark.benchmark_parser,

@@ -332,8 +332,8 @@ def test_another_way_of_looking_is_trained_tested_and_used(words, command, tiny_
     best = tmp_path / "ckpts/other/best.pth"
     loaded = load_model(best)
     logs = f"--logdir={tmp_path}/logs"
-    more = ["--report"] if "--model=Patches" in words else []
-    assert test_entry.main([f"--checkpoint={best}", logs, "--num_workers=0", "--device=cpu", *more]) == 0
+    assert test_entry.main([f"--checkpoint={best}", logs, "--num_workers=0", "--device=cpu", "--report"]) == 0
+    assert (tmp_path / "logs/other/report_test.html").stat().st_size > 10_000
     table = pd.read_csv(tmp_path / "logs/other/predictions_test.csv")
     assert [name for name in table if name.startswith("points_")] == [
         f"points_{name}" for name in loaded.view_spec.views

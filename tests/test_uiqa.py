@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from losses import quality_loss
-from models import UIQA, SwinT, build_model
+from models import UIQA, SwinT, build_model, uiqa
 from models.uiqa import IMAGENET_MEAN, IMAGENET_STD
 from utils.plain import PlainUIQA
 
@@ -126,7 +126,9 @@ def test_a_shared_trunk_of_fixed_size_needs_views_of_one_size():
         build_model("UIQA", backbone="timm:efficientvit_m0", view_sizes=SIZES | {"salient": 96}, shared_trunk=True)
 
 
-def test_patches_count_by_the_mean_of_their_features():
+@pytest.mark.parametrize("at_once", [32, 2])
+def test_patches_count_by_the_mean_of_their_features(at_once, monkeypatch):
+    monkeypatch.setattr(uiqa, "PICTURES_AT_ONCE", at_once)
     model = build_model("Patches", backbone="swin_nano", view_sizes={"patches": SIZE}).eval()
     patches = torch.randint(0, 256, (2, 5, 3, SIZE, SIZE), dtype=torch.uint8)
     scores = model(patches)

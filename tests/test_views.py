@@ -179,7 +179,7 @@ def test_an_evaluation_draw_gives_a_photograph_the_same_mosaic_every_time(photog
     "spec",
     [
         ViewSpec(),
-        ViewSpec(600, 500, 7, 16, 224, "spectral", 10_000, 99, ("aesthetic",)),
+        ViewSpec(600, 500, 7, 16, 224, "spectral", 10_000, 99, ("aesthetic",), "texture", 60, 2),
         ViewSpec(views=("salient", "distortion")),
     ],
     ids=["default", "all differ", "two views"],
