@@ -206,6 +206,10 @@ def test_a_spec_survives_a_checkpoint(spec, tmp_path):
         {"views": ()},
         {"views": ("aesthetic", "salience")},
         {"views": "aesthetic"},
+        {"patch_dimension": 0},
+        {"patch_policy": "some"},
+        {"patches": -1},
+        {"patches": 10**9},
     ],
     ids=str,
 )
