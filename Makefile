@@ -14,8 +14,9 @@ demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
 	$(PY) prepare.py synthetic --out demo_data
 
+# A process for each core, of one thread.
 test: lint
-	$(PY) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 8
 
 test-slow: $(VENV)/.installed-dev
 	$(PY) -m pytest -m slow
