@@ -53,7 +53,8 @@ class Trunk(nn.Module):
 
     def compile_features(self) -> None:
         """Have torch.compile translate the arithmetic of `feature_map` when it is first used."""
-        self._compute = torch.compile(self._compute)
+        # A graph for each size of batch: one for all sizes can keep the compiler busy for a quarter of an hour.
+        self._compute = torch.compile(self._compute, dynamic=False)
         self.compiled = True
 
 
