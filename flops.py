@@ -22,7 +22,6 @@ from pathlib import Path
 
 import torch
 
-from data.patches import count_patches
 from data.views import ViewSpec
 from models import build_model
 from models.uiqa import QualityModel
@@ -33,9 +32,10 @@ from utils.cost_tables import complexity_table, latency_table, resolution_table
 from utils.counting import COUNTERS, OPERATOR_COUNTERS
 from utils.distributed import select_device
 from utils.latency import PASSES, measure_passes
-from utils.options import add_model_options, add_view_options, model_options, train_parser, view_spec
+from utils.options import add_model_options, add_view_options, model_options, view_spec
 from utils.report import environment, write_csv, write_json
 from utils.resolutions import CROP_SIDE, CROPS, RESOLUTIONS, resolution, resolution_rows
+from utils.training_options import train_parser
 
 PICTURES = (".pdf", ".png", ".svg")
 DRAWN_COUNTER = "ptflops_aten"
@@ -120,7 +120,7 @@ def main(args: list[str] | None = None) -> int:
         build = partial(build_model, **model_options(vars(options)), view_sizes=spec.view_sizes)
         model = build().eval()
 
-    shapes = view_shapes(spec)
+    shapes = batch_of_one(spec)
     views = {name: torch.zeros(shape) for name, shape in shapes.items()}
     executed = complexity(model, views, OPERATOR_COUNTERS)
     published = complexity(as_published(model, options.backbone), views, tuple(COUNTERS))
@@ -144,13 +144,9 @@ def main(args: list[str] | None = None) -> int:
     return 0
 
 
-def view_shapes(spec: ViewSpec, width: int = 3840, height: int = 2160) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each view of one photograph; only the number of patches depends on its size, pixels."""
-    shapes = {name: (1, 3, size, size) for name, size in spec.view_sizes.items()}
-    if "patches" in shapes:
-        patches = count_patches(height, width, spec.patch_dimension, spec.patch_policy, spec.patches)
-        shapes["patches"] = (1, patches, *shapes["patches"][1:])
-    return shapes
+def batch_of_one(spec: ViewSpec, *size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each view of one photograph, whose size is (height, width) in pixels, UHD if not given."""
+    return {name: (1, *shape) for name, shape in spec.view_shapes(*size).items()}
 
 
 def report_head(options: argparse.Namespace, spec: ViewSpec) -> dict:
@@ -168,7 +164,7 @@ def compare_resolutions(
         return resolution_rows(name, [published] * len(options.resolutions), options.resolutions)
     own = []
     for place in options.resolutions:
-        shapes = view_shapes(spec, place.width, place.height)
+        shapes = batch_of_one(spec, place.height, place.width)
         views = {view: torch.zeros(shape, device="meta") for view, shape in shapes.items()}
         own.append(complexity(model, views, OPERATOR_COUNTERS))
     return resolution_rows(f"{options.model} ({options.backbone}), all patches", own, options.resolutions)

@@ -33,10 +33,10 @@ from utils.options import (
     add_validation_patches,
     add_view_options,
     table_of,
-    train_parser,
     view_spec,
 )
 from utils.progress import progress_bar
+from utils.training_options import train_parser
 
 BYTES_PER_SCENE = 20e6  # six versions; seen: 15 MB on average
 

@@ -12,28 +12,24 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from data.datasets import EpochBatches, PairDataset, PhotographDataset, collate_pairs
+from data.datasets import EpochBatches, PairDataset, collate_pairs
 from data.decode import ImageError
-from data.packed import PackedPhotographs, PackedViews
 from data.seeding import seed_torch
 from data.views import ViewSpec
 from models import build_model
 from models.backbones import imagenet_state_dict
-from models.uiqa import BRANCHES, QualityModel
+from models.uiqa import QualityModel
 from utils.calibration import Calibration, fit_calibration
 from utils.checkpoint import initialise, save_checkpoint
 from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
-from utils.comparison import read_predictions
 from utils.distributed import (
     HostCopy,
     agree,
@@ -46,10 +42,11 @@ from utils.distributed import (
 )
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
-from utils.options import model_options, run_name, table_of, train_parser, view_spec
+from utils.options import model_options, view_spec
 from utils.progress import Tally, progress_bar, say
-from utils.report import data_fingerprint
 from utils.run_logs import say_what_runs, start_logs, validation_words, write_logs
+from utils.training_data import load_training_data
+from utils.training_options import run_name, train_parser
 from utils.training_state import (
     Interruption,
     TrainingState,
@@ -92,24 +89,11 @@ def train(
 ) -> int:
     """Train a model from its start, or from where a checkpoint has it; return the exit code."""
     snapshots, logs = run_folders(options)
-    table = table_of(options, splits=("train", "val"))
-    rows = pd.concat([table.split("train"), table.split("val")])
-    cut = replace(spec, patches=options.validation_patches)
-    packed = PackedViews(options.packed, rows, cut, options.random_seed) if options.packed else None
-    training, validation = table.split("train"), table.split("val")
-    teacher = teacher_scores(options.distill_from, training) if options.distill_from else None
-    training = PairDataset(
-        training, spec, options.random_seed, packed, options.pairing, options.horizontal_flip, teacher
-    )
-    photographs = PackedPhotographs(packed, validation.index) if packed else PhotographDataset(validation["path"], cut)
-    fingerprint = " ".join(data_fingerprint(table.split(name)) for name in ("train", "val"))
+    data = load_training_data(options, spec)
+    scale = data.scale
     found = find_checkpoint(options.resume, snapshots / "last.pth") if options.resume else None
     if found:
-        check_same_training(*found, options, fingerprint)
-    # The loss sees (mos - mean) / sd; loading a checkpoint folds the two back into the last layer.
-    scale = {"mean": 0.0, "sd": 1.0}
-    if options.mos_scale == "standardise":
-        scale = {"mean": float(training.mos.mean()), "sd": float(training.mos.std())}
+        check_same_training(*found, options, data.fingerprint)
     # Of several processes the first one's weights count: DistributedDataParallel hands them on.
     start = f"{found[0]}" if found else initial_weights(model, options, spec, scale) if rank() == 0 else ""
 
@@ -119,10 +103,12 @@ def train(
         keep_best(found[0], snapshots)
     images_a_step = options.batch_size * (2 if options.pairing == "batch" else 1)
     epochs = range(state.epoch, options.num_epochs)
-    order = EpochBatches(len(training), images_a_step, options.random_seed, epochs, state.step, rank(), world_size())
-    batches = iter(batch_loader(training, order, options.num_workers, device))
-    curves = start_logs(logs, table, options, fingerprint, found is not None) if rank() == 0 else None
-    say_what_runs(options, table, model, start, device, snapshots)
+    order = EpochBatches(
+        len(data.training), images_a_step, options.random_seed, epochs, state.step, rank(), world_size()
+    )
+    batches = iter(batch_loader(data.training, order, options.num_workers, device))
+    curves = start_logs(logs, data.table, options, data.fingerprint, found is not None) if rank() == 0 else None
+    say_what_runs(options, data.table, model, start, device, snapshots)
 
     def checkpoint(**more) -> dict:
         return {
@@ -131,7 +117,7 @@ def train(
             "view_spec": spec.to_dict(),
             "mos_scale": scale,
             "options": vars(options),
-            "fingerprint": fingerprint,
+            "fingerprint": data.fingerprint,
             "calibration": None,
             "branch_means": None,
             "metrics": None,
@@ -148,7 +134,7 @@ def train(
         lr = state.optimizer.param_groups[0]["lr"]
         began = time.perf_counter()
         averages, stopped = train_one_epoch(
-            state, batches, order.steps, scale, epoch, training, curves, save_last, interruption, options
+            state, batches, order.steps, scale, epoch, data.training, curves, save_last, interruption, options
         )
         if stopped:
             save_last()
@@ -158,14 +144,16 @@ def train(
         state.scheduler.step()
 
         measures, calibration, branch_means = validate(
-            state.evaluated, photographs, validation["mos"].to_numpy(), scale, device, options
+            state.evaluated, data.validation, data.validation_mos, scale, device, options
         )
         criterion = selection_criterion(measures)
         speed = {name: averages.pop(name) for name in ("images_per_s", "data_wait")}
         state.history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
         state.speeds.append({"epoch": epoch + 1, "seconds": time.perf_counter() - began, **speed})
         state.epoch, state.step, state.totals = epoch + 1, 0, {}
-        say(f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(validation), calibration))
+        say(
+            f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(data.validation), calibration)
+        )
 
         for part in gather_objects(state.skipped):
             state.skipped |= part
@@ -345,22 +333,6 @@ def initial_weights(model: QualityModel, options: argparse.Namespace, spec: View
     return "ImageNet weights in every trunk"
 
 
-def teacher_scores(path: str, training: pd.DataFrame) -> np.ndarray:
-    """Return another model's score of every training image, (n,) float64.
-
-    Raises:
-        RunError: the file cannot be read, or lacks some of them.
-    """
-    scores = read_predictions(path).set_index("image")["score"].reindex(training["image"])
-    missing = scores.index[scores.isna()]
-    if len(missing):
-        raise RunError(
-            f"--distill_from {path}: lacks the scores of {len(missing)} of {len(scores)} training images, {missing[0]} "
-            "first. Make it with: python test.py --split train and the teacher's --checkpoint"
-        )
-    return scores.to_numpy(float)
-
-
 def keep_best(resumed: Path, snapshots: Path) -> None:
     """Take the best checkpoint so far along where another run is resumed: no later epoch may beat it."""
     best = resumed.with_name("best.pth")
@@ -381,8 +353,6 @@ def refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Nam
         )
     if options.resume and options.overwrite:
         parser.error("--resume goes on with a run, --overwrite begins it anew: give one of them")
-    if options.model != "UIQA" and (options.shared_trunk or options.branches != ",".join(BRANCHES)):
-        parser.error(f"--branches and --shared_trunk are of --model UIQA; {options.model} has one trunk")
 
 
 def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:

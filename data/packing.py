@@ -10,7 +10,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -32,7 +32,7 @@ from data.packed import (
 )
 from data.patches import FEW, count_patches
 from data.seeding import Purpose, derive_generator
-from data.views import ViewSpec, crop_salient, make_views, resize_short_side, short_side_shape
+from data.views import ViewSpec, crop_patches, crop_salient, resize_short_side, short_side_shape
 
 SPLITS = ("train", "val")  # the test split is never read in training
 
@@ -140,11 +140,9 @@ class PackWriter(Dataset):
                 parts.append(mosaic.permute(1, 2, 0).numpy())
         if "patches" in spec.views:
             for draw in range(record.draws):
-                training = record.split == "train"
                 seed = self.plan.random_seed, record.sample, draw
-                generator = derive_generator(Purpose.CROP, *seed) if training else None
-                cut = make_views(image, replace(spec, views=("patches",)), generator, generator)
-                parts.append(cut["patches"].permute(0, 2, 3, 1).numpy())
+                generator = derive_generator(Purpose.CROP, *seed) if record.split == "train" else None
+                parts.append(crop_patches(image, spec, generator).permute(0, 2, 3, 1).numpy())
         content = b"".join(part.tobytes() for part in parts)
         if len(content) != record.size(spec):
             raise ImageError(f"{path}: its picture is not of the size that its header gives")

@@ -112,23 +112,31 @@ def load_table(
     if (not has_validation or split_by is not None) and (frame["split"] == "train").any():
         frame, rule = _random_split(frame, source, random_seed, split_by)
 
-    wanted = frame["split"].isin(splits)
-    frame["path"] = None
-    frame.loc[wanted, "path"] = [find(*names) for names in frame.loc[wanted, ["image", FOLDER]].itertuples(index=False)]
-    missing = frame[wanted & frame["path"].isna()]
-    if len(missing):
+    frame, lacking = _with_paths(frame, splits, find)
+    if len(lacking):
         if not skip_missing:
             raise TableError(
-                f"{len(missing)} of the {wanted.sum()} images that {source} lists for {_listing(splits)} are not in "
-                f"{database_dir} (nor in its folders training, validation, test, nor in those beside it): "
-                f"{_listing(missing['image'])}. Check --database_dir, or go on without them with --skip_missing"
+                f"{len(lacking)} of the {frame['split'].isin(splits).sum() + len(lacking)} images that {source} lists "
+                f"for {_listing(splits)} are not in {database_dir} (nor in its folders training, validation, test, nor "
+                f"in those beside it): {_listing(lacking)}. Check --database_dir, or go on without them with "
+                "--skip_missing"
             )
-        frame = frame.drop(missing.index)
-        notes.append(f"{len(missing)} missing images were left out: {_listing(missing['image'])}")
+        notes.append(f"{len(lacking)} missing images were left out: {_listing(lacking)}")
     for split in splits:
         if not (frame["split"] == split).any():
             raise TableError(f"the {split} split of {source} is empty ({rule})")
     return LabelTable(frame.drop(columns=FOLDER), source, rule, tuple(notes))
+
+
+def _with_paths(
+    frame: pd.DataFrame, splits: Sequence[str], find: Callable[[str, str], str | None]
+) -> tuple[pd.DataFrame, pd.Series]:
+    """Find the images of some splits; return the rows but those whose image is not there, and the names of these."""
+    wanted = frame["split"].isin(splits)
+    frame["path"] = None
+    frame.loc[wanted, "path"] = [find(*names) for names in frame.loc[wanted, ["image", FOLDER]].itertuples(index=False)]
+    lacking = frame[wanted & frame["path"].isna()]
+    return frame.drop(lacking.index), lacking["image"]
 
 
 def _find_label_file(database: str, folder: Path) -> Path:

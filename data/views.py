@@ -1,5 +1,6 @@
 """The one place where a photograph is cut into the network's views."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
 from data.fragments import enlarge_to_fit, sample_fragments
-from data.patches import POLICIES, cut_patches
+from data.patches import POLICIES, count_patches, cut_patches
 from data.resize import resize_bilinear
 from data.saliency import METHODS, salient_corner
 from data.seeding import Purpose, derive_generator
@@ -88,6 +89,14 @@ class ViewSpec:
         }
         return {name: sizes[name] for name in self.views}
 
+    def view_shapes(self, height: int = 2160, width: int = 3840) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each view of a photograph in evaluation; only patches depend on its size, pixels."""
+        shapes = {name: (3, size, size) for name, size in self.view_sizes.items()}
+        if "patches" in shapes:
+            several = count_patches(height, width, self.patch_dimension, self.patch_policy, self.patches)
+            shapes["patches"] = (several, *shapes["patches"])
+        return shapes
+
     @property
     def is_ragged(self) -> bool:
         """Whether photographs differ in how many pictures a view has of them in evaluation, and cannot be stacked."""
@@ -150,9 +159,7 @@ def make_views(
     if "salient" in spec.views:
         views["salient"] = to_tensor(crop_salient(image, spec))
     if "patches" in spec.views:
-        views["patches"] = cut_patches(
-            image, spec.patch_dimension, spec.patch_policy, spec.patches, crop_generator, spec.max_pixels
-        )
+        views["patches"] = crop_patches(image, spec, crop_generator)
     return views
 
 
@@ -203,6 +210,11 @@ def crop_salient(image: np.ndarray, spec: ViewSpec) -> np.ndarray:
     return crop(image, top, left, spec.salient_patch_dimension)
 
 
+def crop_patches(image: np.ndarray, spec: ViewSpec, generator: np.random.Generator | None = None) -> torch.Tensor:
+    """Cut the patches, (P, 3, S, S), out of the photograph: those of evaluation, or with a generator of training."""
+    return cut_patches(image, spec.patch_dimension, spec.patch_policy, spec.patches, generator, spec.max_pixels)
+
+
 def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
     """Cut a square of `size` pixels out of (H, W, 3) uint8; what lies outside the image is black."""
     height, width = image.shape[:2]
@@ -218,3 +230,11 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 def to_tensor(image: np.ndarray) -> torch.Tensor:
     """Copy (..., S, S, 3), so that no larger array is held on to, and show it as (..., 3, S, S)."""
     return torch.from_numpy(np.array(image, order="C")).movedim(-1, -3)
+
+
+def random_views(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Return uint8 noise in the shapes of views, the same on every call: for measurements and comparisons."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for name, shape in shapes.items()
+    }

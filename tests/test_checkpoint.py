@@ -384,3 +384,9 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path,
     with pytest.raises(CheckpointError, match="No space"):
         save_checkpoint(path, content_of(model))
     assert path.read_bytes() == before
+
+
+def test_a_head_that_is_no_tensor_is_one_error_that_names_the_file(model, tmp_path):
+    torch.save(model.state_dict() | {"quality.0.weight": "no tensor"}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth"):
+        initialise(model, tmp_path / "odd.pth")

@@ -15,7 +15,7 @@ from utils.command_line import (
     parse_options,
     plain_name,
 )
-from utils.options import train_parser
+from utils.training_options import train_parser
 
 
 def write_config(tmp_path, text: str) -> str:

@@ -14,7 +14,7 @@ from models.uiqa import QualityModel
 from utils import exporting
 from utils.checkpoint import LoadedModel, load_model
 from utils.command_line import RunError
-from utils.exporting import export_onnx, export_safetensors, random_views
+from utils.exporting import export_onnx, export_safetensors, noise
 from utils.onnx_scoring import load_onnx
 
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
@@ -46,7 +46,7 @@ def largest_difference(expected: dict, found: dict) -> float:
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_the_graph_gives_pytorchs_contributions_for_any_batch(exported, batch):
     loaded = load_model(exported.checkpoint)
-    views = random_views(loaded.view_spec, loaded.model, batch)
+    views = noise(loaded.view_spec, batch)
     with torch.inference_mode():
         expected = loaded.model.contributions(**views)
     assert largest_difference(expected, load_onnx(exported.onnx).model.contributions(**views)) < 1e-5
@@ -80,7 +80,7 @@ def test_inputs_are_uint8_views_and_outputs_are_named(exported):
 def test_one_trunk_of_two_views_is_in_the_file_once(tmp_path):
     model = OneTrunk("timm:test_resnet")
     loaded = loaded_with(model, replace(SPEC, views=model.view_names))
-    views = random_views(loaded.view_spec, model, 2)
+    views = noise(loaded.view_spec, 2)
     before = model.contributions(**views)["score"]
     assert export_onnx(loaded, tmp_path / "one.onnx") < 1e-5
     weights = sum(value.numel() for value in model.trunk.parameters()) * 4
@@ -143,7 +143,7 @@ def test_swin_trunks_are_exported(tmp_path):
     model = build_model("UIQA", backbone="swin_nano")
     loaded = loaded_with(model, replace(SPEC, n_fragment=7, salient_patch_dimension=200))  # also rolled and padded maps
     assert export_onnx(loaded, tmp_path / "network.onnx") < 1e-5
-    views = random_views(loaded.view_spec, model, 5)
+    views = noise(loaded.view_spec, 5)
     with torch.inference_mode():
         expected = model.contributions(**views)
     assert largest_difference(expected, load_onnx(tmp_path / "network.onnx").model.contributions(**views)) < 1e-5

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import torch
 
+from data.views import random_views
 from models import build_model
-from utils.latency import TOTAL, device_name, measure_passes, precision, random_views, run_pass
+from utils.latency import TOTAL, device_name, measure_passes, precision, run_pass
 
 CPU = torch.device("cpu")
 BRANCHES = ("aesthetic", "distortion", "salient")
@@ -17,7 +18,7 @@ BUILD = partial(build_model, backbone="timm:test_resnet", view_sizes=dict.fromke
 
 def test_the_passes_are_those_of_the_model():
     model = BUILD().eval()
-    views = random_views(SHAPES, CPU)
+    views = random_views(SHAPES)
     with torch.inference_mode():
         assert torch.equal(run_pass(model, views, TOTAL), model(**views))
         features = torch.cat([run_pass(model, views, name) for name in BRANCHES], dim=1)
@@ -25,7 +26,7 @@ def test_the_passes_are_those_of_the_model():
 
 
 def test_views_are_noise_and_the_same_on_every_call():
-    first, second = random_views(SHAPES, CPU), random_views(SHAPES, CPU)
+    first, second = random_views(SHAPES), random_views(SHAPES)
     for name, view in first.items():
         assert view.dtype == torch.uint8
         assert view.float().std() > 50

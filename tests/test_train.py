@@ -353,7 +353,7 @@ def test_another_way_of_looking_is_trained_tested_and_used(words, command, tiny_
         assert len(list((tmp_path / "maps").iterdir())) == 1
 
 
-def test_a_model_learns_from_anothers_scores(command, tiny_dataset, tmp_path, capsys):
+def test_a_model_learns_from_anothers_scores(command, tiny_dataset, tmp_path):
     labels = pd.read_csv(tiny_dataset / "uhd-iqa-metadata.csv")
     names = labels[labels["set"] == "training"]["image_name"]
     scores = pd.DataFrame({"image": names, "mos": 0.5, "score": np.linspace(0, 1, len(names))})
@@ -362,6 +362,3 @@ def test_a_model_learns_from_anothers_scores(command, tiny_dataset, tmp_path, ca
     assert train.main(command("taught", f"--distill_from={tmp_path}/teacher.csv")) == 0
     first, second = (weights(tmp_path / f"ckpts/{run}/last.pth") for run in ("alone", "taught"))
     assert not torch.equal(first["quality.0.weight"], second["quality.0.weight"])
-    scores[1:].to_csv(tmp_path / "teacher.csv", index=False)
-    assert train.main(command("short", f"--distill_from={tmp_path}/teacher.csv")) == EXIT_UNUSABLE_INPUT
-    assert f"lacks the scores of 1 of {len(names)} training images, {names.iloc[0]}" in capsys.readouterr().err

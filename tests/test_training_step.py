@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 
 from data.views import ViewSpec
 from models import build_model
-from utils.options import train_parser
+from utils.training_options import train_parser
 from utils.training_state import begin
 from utils.training_step import backward, training_step
 

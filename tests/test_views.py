@@ -1,5 +1,7 @@
 """From a photograph to the network's views."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from data.decode import ImageError
 from data.fragments import sample_fragments
 from data.saliency import salient_corner
-from data.views import VIEW_NAMES, ViewSpec, crop, make_views, resize_short_side, sample_draws
+from data.views import VIEW_NAMES, ViewSpec, crop, make_views, random_views, resize_short_side, sample_draws
 from models.uiqa import UIQA
 from utils.plain import plain_views
 
@@ -226,3 +228,21 @@ def test_each_draw_is_the_one_of_evaluation(shape):
         view = make_views(image, SMALL, SMALL.evaluation_generator(draw))["distortion"]
         assert torch.equal(draws[draw], view)
     assert draws.permute(0, 2, 3, 1).is_contiguous()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [SMALL, replace(SMALL, views=("patches",), patch_dimension=50)]
+    + [
+        replace(SMALL, views=("patches",), patch_dimension=50, **more)
+        for more in ({"patches": 4}, {"patch_policy": "texture"})
+    ],
+    ids=["views", "all patches", "some", "texture"],
+)
+@pytest.mark.parametrize("shape", [(120, 210), (30, 77)])
+def test_the_shapes_that_are_told_are_those_that_are_cut(spec, shape):
+    views = make_views(noise(*shape), spec, spec.evaluation_generator())
+    assert spec.view_shapes(*shape) == {name: tuple(view.shape) for name, view in views.items()}
+    assert {name: view.shape for name, view in random_views(spec.view_shapes(*shape)).items()} == {
+        name: view.shape for name, view in views.items()
+    }

@@ -144,9 +144,6 @@ def _check_uncompressed(path: Path) -> None:
             raise ValueError("its entries are compressed")
 
 
-HEAD = "quality.0.weight"
-
-
 def load_checkpoint(path: str | os.PathLike) -> dict | None:
     """Return the content of a checkpoint of ours, or None if the file is a bare state dict.
 
@@ -286,8 +283,9 @@ def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0
     ours = _is_ours(content, path)
     state = _without_prefix(content["state_dict"] if ours else content)
     names = set(model.state_dict())
-    heads = (weights.get(HEAD, torch.empty(0)).shape for weights in (state, model.state_dict()))
-    if names <= set(state) and len(set(heads)) == 1:  # one trunk's checkpoint may have a shared trunk's names
+    # One trunk's checkpoint has the very names of a model whose branches share a trunk, but a narrower head.
+    same_head = getattr(state.get("quality.0.weight"), "shape", None) == model.quality[0].weight.shape
+    if names <= set(state) and same_head:
         _load_strictly(model, state, path)
         if ours:
             model.fold_opinion_scale(*_opinion_scale(content, path))

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
 
-from data.views import ViewSpec, make_views
+from data.views import ViewSpec, random_views
 from models.backbones import SwinTrunk, Trunk, published_swin
 from models.uiqa import QualityModel
 from utils.checkpoint import FORMAT, VERSION, LoadedModel
@@ -59,8 +58,7 @@ def export_onnx(loaded: LoadedModel, path: str | os.PathLike) -> float:
         unfinished.write_bytes(content)
         network = OnnxNetwork(open_session(unfinished))
         difference = max(
-            _largest_difference(loaded.model, network, random_views(loaded.view_spec, loaded.model, batch))
-            for batch in CHECKED_BATCHES
+            _largest_difference(loaded.model, network, noise(loaded.view_spec, batch)) for batch in CHECKED_BATCHES
         )
         if not difference <= TOLERANCE:  # NaN is no agreement
             raise RunError(
@@ -70,15 +68,9 @@ def export_onnx(loaded: LoadedModel, path: str | os.PathLike) -> float:
     return difference
 
 
-def random_views(spec: ViewSpec, model: QualityModel, batch: int) -> dict[str, torch.Tensor]:
-    """Return noise in the shapes in which a model's views are cut: (batch, 3, S, S) uint8 each."""
-    image = np.zeros((max(spec.view_sizes.values()),) * 2 + (3,), np.uint8)
-    shapes = {name: view.shape for name, view in make_views(image, spec, spec.evaluation_generator()).items()}
-    generator = np.random.default_rng(batch)
-    return {
-        name: torch.from_numpy(generator.integers(0, 256, (batch, *shapes[name]), np.uint8))
-        for name in model.view_names
-    }
+def noise(spec: ViewSpec, batch: int) -> dict[str, torch.Tensor]:
+    """Return uint8 noise in the shapes in which views are cut, (batch, 3, S, S) each."""
+    return random_views({name: (batch, *shape) for name, shape in spec.view_shapes().items()})
 
 
 def _description(loaded: LoadedModel) -> dict:
@@ -149,7 +141,7 @@ def _graph_file(loaded: LoadedModel) -> bytes:
     size = sum(value.numel() * value.element_size() for value in {*graph.parameters(), *graph.buffers()})
     if size > LARGEST_ONNX:
         raise RunError(f"{name}: its {size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which holds 2")
-    views = tuple(random_views(loaded.view_spec, loaded.model, 2).values())
+    views = tuple(noise(loaded.view_spec, 2).values())
     batch = torch.export.Dim("batch")
     try:
         with _quiet(), torch.no_grad():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.views import random_views
 from models.uiqa import QualityModel
 from utils.timing import peak_memories, time_in_turn
 
@@ -34,7 +35,7 @@ def measure_passes(
         torch's allocator gave out; on a CPU the resident memory of a process with one thread.
     """
     model = build().eval().to(device)
-    views = random_views(shapes, device)
+    views = {name: view.to(device) for name, view in random_views(shapes).items()}
     names = [*model.trunks(), TOTAL]
     ways = {name: lambda name=name: run_pass(model, views, name) for name in names}
     times = time_in_turn(ways, passes, device)
@@ -57,15 +58,6 @@ def measure_passes(
     }
 
 
-def random_views(shapes: Mapping[str, tuple[int, ...]], device: torch.device) -> dict[str, torch.Tensor]:
-    """Return uint8 noise in the shapes of views, the same on every call."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
-        for name, shape in shapes.items()
-    }
-
-
 @torch.inference_mode()
 def run_pass(model: QualityModel, views: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     """Run a branch, to its features (K, C), or with TOTAL the whole model, to its scores (1, 1)."""
@@ -81,7 +73,7 @@ def run_pass_of_built(build: Callable[[], QualityModel], shapes: Mapping[str, tu
 
 @lru_cache(maxsize=1)
 def _built(build: Callable[[], QualityModel], shapes: tuple) -> tuple[QualityModel, dict[str, torch.Tensor]]:
-    return build().eval(), random_views(dict(shapes), torch.device("cpu"))
+    return build().eval(), random_views(dict(shapes))
 
 
 def _cpu_peaks(

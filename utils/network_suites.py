@@ -17,9 +17,10 @@ from models.uiqa import QualityModel
 from utils.command_line import parse_options
 from utils.counting import count
 from utils.inference import score_photographs
-from utils.options import model_options, train_parser
+from utils.options import model_options
 from utils.plain import PlainUIQA, normalise, plain_views
 from utils.timing import Measured, matrix_product, time_in_turn
+from utils.training_options import train_parser
 from utils.view_suites import SPEC, batch_of, write_photographs
 
 EVALUATED_PHOTOGRAPHS, BATCH_SIZE = 16, 8
@@ -109,20 +110,12 @@ def evaluate(content: bytes, options: argparse.Namespace) -> Measured:
         photographs = PhotographDataset(paths, SPEC)
         batches = [batch["views"] for batch in DataLoader(photographs, BATCH_SIZE, collate_fn=collate_photographs)]
 
-        def score_plainly() -> list[float]:
-            scores = []
-            for path in paths:
-                cut = plain_views(path, SPEC.evaluation_generator())
-                whole = {name: normalise(view)[None].to(options.device) for name, view in cut.items()}
-                scores.append(plain(**whole).item())
-            return scores
-
         with torch.inference_mode():
             measured = Measured()
             medians = measured.add(
                 time_in_turn(
                     {
-                        "plain": score_plainly,
+                        "plain": lambda: [score_file_plainly(plain, path, options.device) for path in paths],
                         "ours": lambda: score_photographs(
                             ours, photographs, options.device, BATCH_SIZE, options.num_workers
                         ),
@@ -148,17 +141,11 @@ def evaluate(content: bytes, options: argparse.Namespace) -> Measured:
 
 def lite(content: bytes, options: argparse.Namespace) -> Measured:
     """One photograph from its file to its score: the published model plainly, the paper's model here, the light one."""
-    parser = train_parser()
-    config = vars(parse_options(parser, [f"--config={LITE_CONFIG}"]))
+    config = vars(parse_options(train_parser(), [f"--config={LITE_CONFIG}"]))
     plain, paper, _ = three_models(options)
     light = build_model(**model_options(config)).to(options.device).eval()
-    gmacs = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = write_photographs(content, 1, Path(folder))[0]
-
-        def score_plainly() -> float:
-            cut = plain_views(path, SPEC.evaluation_generator())
-            return plain(**{name: normalise(view)[None].to(options.device) for name, view in cut.items()}).item()
 
         def score(model: QualityModel) -> float:
             cut = make_views(decode_rgb(path), SPEC, SPEC.evaluation_generator())
@@ -168,7 +155,7 @@ def lite(content: bytes, options: argparse.Namespace) -> Measured:
         medians = measured.add(
             time_in_turn(
                 {
-                    "plain": score_plainly,
+                    "plain": lambda: score_file_plainly(plain, path, options.device),
                     "paper": lambda: score(paper),
                     "lite": lambda: score(light),
                     "bare_decode": lambda: decode_rgb(path),
@@ -178,8 +165,10 @@ def lite(content: bytes, options: argparse.Namespace) -> Measured:
             )
         )
         batch = batch_of(content, 1, options.device)
-        for name, model in (("paper", paper), ("lite", light)):
-            gmacs[name] = count(model, tuple(batch.values()), ["torch_counter"])["torch_counter"]
+        gmacs = {
+            name: count(model, tuple(batch.values()), ["torch_counter"])["torch_counter"]
+            for name, model in (("paper", paper), ("lite", light))
+        }
     measured.figures |= {
         "lite_backbone": config["backbone"],
         "executed_gmacs": gmacs,
@@ -205,3 +194,9 @@ def three_models(
 def run_plain(model: PlainUIQA, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Score a batch of uint8 views with the published model."""
     return model(**{name: normalise(view.float() / 255) for name, view in batch.items()})
+
+
+def score_file_plainly(model: PlainUIQA, path: str, device: torch.device) -> float:
+    """Score a file with the published model, as published code does."""
+    cut = plain_views(path, SPEC.evaluation_generator())
+    return model(**{name: normalise(view)[None].to(device) for name, view in cut.items()}).item()

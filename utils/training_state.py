@@ -18,7 +18,7 @@ from models.uiqa import QualityModel
 from utils.checkpoint import CheckpointError, load_checkpoint, previous_of
 from utils.command_line import RunError
 from utils.distributed import rank, unwrap, wait_for_all, world_size
-from utils.options import train_parser
+from utils.training_options import train_parser
 
 # Options that do not change what a training comes to; all others must be as they were when it is resumed.
 HARMLESS = {
