@@ -131,7 +131,7 @@ def _config_tokens(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         # BaseLoader leaves every value a string: `amp: off` stays a word, and types are argparse's business alone.
         entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:  # the last from deep nesting
-        parser.error(f"--config {path}: cannot be read: {error}")
+        parser.error(f"--config {path}: cannot be read: {getattr(error, 'strerror', None) or error}")
     if not isinstance(entries or {}, dict):
         parser.error(f"--config {path}: must hold `option: value` lines")
     if "config" in (entries or {}):
