@@ -41,7 +41,7 @@ SUITES = {
     "views": Suite(view_suites.views, "from a JPEG's bytes to its views", 1, 31),
     "packed": Suite(view_suites.packed, "a training sample out of a pack", 1, 31),
     "forward": Suite(network_suites.forward, "a pass of the network", 2, 11),
-    "train_step": Suite(network_suites.train_step, "a step of training", 2, 3),
+    "train_step": Suite(network_suites.train_step, "a step of training", 2, 5),
     "evaluate": Suite(network_suites.evaluate, "test.py's loop over JPEG files", 2, 2),
     "lite": Suite(network_suites.lite, "a photograph from its file to its score, with the light trunk", 2, 7),
     "memory": Suite(view_suites.memory, "peak memory while cutting views", 1, 1),

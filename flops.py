@@ -25,7 +25,7 @@ import torch
 from data.views import ViewSpec
 from models import build_model
 from models.uiqa import QualityModel
-from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, usage_errors
+from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, table_file, usage_errors
 from utils.complexity import as_published, complexity
 from utils.cost_figures import draw_costs
 from utils.cost_tables import complexity_table, latency_table, resolution_table
@@ -91,13 +91,6 @@ def add_resolution_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"draw the counts at --resolutions, as {DRAWN_COUNTER} has them, here: {', '.join(PICTURES)}",
     )
-
-
-def table_file(text: str) -> str:
-    """Check that a table can be written to a file; standard output is the report's."""
-    if text == "-":
-        raise argparse.ArgumentTypeError("give a file; what goes to standard output is --json -")
-    return output_file(text)
 
 
 def picture_file(text: str) -> str:

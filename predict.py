@@ -7,7 +7,7 @@ import argparse
 import glob
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from utils.command_line import (
     make_parser,
     output_file,
     parse_options,
+    table_file,
     usage_errors,
     whole_number,
 )
@@ -33,7 +34,13 @@ from utils.distributed import processes, rank, select_device
 from utils.figures import draw_quality_map, draw_views
 from utils.inference import Scores, predictions, score_photographs
 from utils.onnx_scoring import load_onnx
-from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
+from utils.options import (
+    add_compile,
+    add_compute_options,
+    add_fragment_draws,
+    add_max_pixels,
+    check_fragment_draws,
+)
 from utils.progress import progress_bar
 from utils.ray_scoring import add_ray_options, score_with_ray, wants_ray
 from utils.report import natural_order, write_csv, write_json
@@ -63,16 +70,20 @@ def predict_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--csv",
-        type=output_file,
+        type=table_file,
         metavar="FILE",
         help="write the scores here: image, score, quality, points of each view, error",
     )
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the scores here; - for standard output, alone on it"
     )
-    parser.add_argument("--views", metavar="DIR", help="draw what the network sees of each photograph into DIR")
     parser.add_argument(
-        "--map", metavar="DIR", help="draw where each photograph gains and loses quality into DIR: the quality map"
+        "--views", metavar="DIR", help="draw what the network sees of each photograph, as DIR/<name>_views.png"
+    )
+    parser.add_argument(
+        "--map",
+        metavar="DIR",
+        help="draw where each photograph gains and loses quality, the quality map, as DIR/<name>_map.png",
     )
     add_fragment_draws(parser)
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
@@ -96,18 +107,21 @@ def main(args: list[str] | None = None) -> int:
         )
     if wants_ray(parser, options):
         return score_with_ray(parser, options, find_images)
-    for folder in filter(None, (options.views, options.map)):
-        make_folder(folder)
     paths = list(dict.fromkeys(find_images(options.images)))
+    pictures = planned_pictures(paths, {"views": options.views, "map": options.map})
     with usage_errors(parser):
         # onnxruntime takes the views from the CPU, and brings them to --device itself.
         device = select_device("cpu" if options.onnx else options.device)
     with processes(device):
-        return predict(parser, options, paths, device)
+        return predict(parser, options, paths, pictures, device)
 
 
 def predict(
-    parser: argparse.ArgumentParser, options: argparse.Namespace, paths: Sequence[str], device: torch.device
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    paths: Sequence[str],
+    pictures: dict[str, list[Path]],
+    device: torch.device,
 ) -> int:
     """Score photographs and draw what was asked for; return the exit code. Of several processes the first writes."""
     with usage_errors(parser):
@@ -115,12 +129,13 @@ def predict(
             loaded = load_onnx(options.onnx, options.device, options.calibration)
         else:
             loaded = load_model(options.checkpoint, options.calibration)
+        loaded = loaded.with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if (options.views or options.map) and "patches" in loaded.view_spec.views:
             raise ValueError("--views and --map draw the views of UIQA and SwinT; this model reads patches")
     if options.compile:
         loaded.model.compile_trunks()
-    spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
+    spec = loaded.view_spec
 
     result = score_photographs(
         loaded.model.to(device),
@@ -133,7 +148,7 @@ def predict(
     )
     errors = dict(result.failures)
     if rank() > 0:
-        return EXIT_FAILED_IMAGES if errors else 0
+        return 0  # torchrun stops all processes at the first that fails; the one that writes tells of failures
     rows = pd.DataFrame({"image": paths}).join(predictions(result, loaded.calibration))
     rows["error"] = [errors.get(index) for index in range(len(paths))]
     rows = rows.to_dict("records")
@@ -147,7 +162,7 @@ def predict(
     if options.json != "-":
         print(table(rows))
         print(f"{len(paths)} images: {result.tally.words()}", file=sys.stderr)
-    draw_pictures(paths, rows, result, spec, loaded.branch_means, options)
+    draw_pictures(paths, pictures, rows, result, spec, loaded.branch_means, options.fragment_draws)
     for message in errors.values():
         print(f"failed: {message}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if errors else 0
@@ -174,40 +189,56 @@ def find_images(arguments: Sequence[str]) -> Iterator[str]:
         yield from sorted(found, key=natural_order)
 
 
+def planned_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> dict[str, list[Path]]:
+    """Return where each photograph's pictures go: <stem>_<kind>.png, for the kinds with a folder, which is made.
+
+    A number tells photographs of the same name apart.
+
+    Raises:
+        RunError: a folder cannot be made, or a picture would replace one of the photographs.
+    """
+    stems: dict[str, None] = {}
+    for path in paths:
+        stem, number = Path(path).stem, 1
+        while stem in stems:
+            number += 1
+            stem = f"{Path(path).stem}_{number}"
+        stems[stem] = None
+    pictures = {
+        kind: [make_folder(folder) / f"{stem}_{kind}.png" for stem in stems]
+        for kind, folder in folders.items()
+        if folder is not None
+    }
+    photographs = {Path(path).resolve() for path in paths}
+    for picture in chain(*pictures.values()):
+        if picture.resolve() in photographs:
+            raise RunError(
+                f"{picture}: this photograph would be replaced by a picture of another; choose another folder"
+            )
+    return pictures
+
+
 def draw_pictures(
     paths: Sequence[str],
+    pictures: dict[str, list[Path]],
     rows: Sequence[dict],
     result: Scores,
     spec: ViewSpec,
     branch_means: dict[str, float] | None,
-    options: argparse.Namespace,
+    draws: int,
 ) -> None:
     """Draw the pictures that were asked for of every photograph that was scored."""
-    wanted = np.flatnonzero(np.isfinite(result.scores)) if options.views or options.map else []
-    names = picture_names([paths[index] for index in wanted])
+    wanted = np.flatnonzero(np.isfinite(result.scores)) if pictures else []
     with progress_bar(len(wanted), "drawing") as bar:
-        for index, name in zip(wanted, names, strict=True):
+        for index in wanted:
             image = decode_rgb(paths[index], spec.max_pixels)
-            if options.views:
-                draw_views(image, spec, Path(options.views) / name)
-            if options.map:
+            if "views" in pictures:
+                draw_views(image, spec, pictures["views"][index])
+            if "map" in pictures:
                 maps = {view: places[index] for view, places in result.maps.items()}
-                title = f"{Path(paths[index]).name}: {score_words(rows[index], options.fragment_draws)}"
-                draw_quality_map(image, spec, maps, branch_means, title, Path(options.map) / name)
+                title = f"{Path(paths[index]).name}: {score_words(rows[index], draws)}"
+                draw_quality_map(image, spec, maps, branch_means, title, pictures["map"][index])
             bar.update()
-
-
-def picture_names(paths: Sequence[str]) -> list[str]:
-    """Return a picture's name for each photograph; a number tells photographs of the same name apart."""
-    names: dict[str, None] = {}
-    for path in paths:
-        name = stem = Path(path).stem
-        number = 1
-        while f"{name}.png" in names:
-            number += 1
-            name = f"{stem}_{number}"
-        names[f"{name}.png"] = None
-    return list(names)
 
 
 def score_words(row: dict, draws: int) -> str:

@@ -9,7 +9,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import pandas as pd
 import torch
 
 from data.datasets import PhotographDataset
+from data.decode import DEFAULT_MAX_PIXELS
 from data.tables import SPLITS, LabelTable
 from models import build_model
 from utils.calibration import fit_calibration
@@ -61,9 +61,12 @@ from utils.report import (
     group_report,
     measured,
     measures_table,
+    protocol_words,
     write_csv,
     write_json,
 )
+
+NO_MAPPING = "needs a mapping: the checkpoint has none; give one with --calibration FILE (UIQA.npy)"
 
 
 def test_parser() -> argparse.ArgumentParser:
@@ -107,7 +110,7 @@ def test_parser() -> argparse.ArgumentParser:
         "--run",
         type=plain_name,
         metavar="NAME",
-        help="name of the results (default: of the run that trained the model)",
+        help="name of the results (default: of the run that trained the model, or in whose folder the predictions are)",
     )
     parser.add_argument("--logdir", default="logfiles", metavar="DIR", help="DIR/<run>/ receives the results")
     parser.add_argument(
@@ -152,7 +155,7 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, devic
         loaded = load_model(options.checkpoint, options.calibration) if options.checkpoint else None
         if loaded:
             check_fragment_draws(options.fragment_draws, loaded.view_spec)
-            loaded = replace(loaded, view_spec=replace(loaded.view_spec, max_pixels=options.max_pixels))
+            loaded = loaded.with_max_pixels(options.max_pixels)
             loaded.model.to(device)
     if loaded and options.compile:
         loaded.model.compile_trunks()
@@ -164,14 +167,13 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, devic
     if labels and options.group_by and not options.predictions:
         group_names(labels.split(options.split), options.group_by)  # a misspelt column is told before hours of scoring
 
-    run = options.run or (loaded and loaded.options.get("run")) or Path(options.checkpoint or options.predictions).stem
-    folder = make_folder(Path(options.logdir) / run)
+    folder = make_folder(Path(options.logdir) / name_of_results(options, loaded))
     if options.predictions:
         table, tally, failures = with_labels(read_predictions(options.predictions), labels, options), None, []
     else:
         table, tally, failures = scored(loaded, labels, device, options, folder)
     if rank() > 0:
-        return EXIT_FAILED_IMAGES if failures else 0
+        return 0  # torchrun stops all processes at the first that fails; the one that writes tells of failures
 
     mapped = bool(np.isfinite(table["quality"]).all())
     calibration = loaded.calibration if loaded else None
@@ -206,6 +208,17 @@ def evaluate(parser: argparse.ArgumentParser, options: argparse.Namespace, devic
     for failure in failures:
         print(f"failed: {failure['error']}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if failures else 0
+
+
+def name_of_results(options: argparse.Namespace, loaded: LoadedModel | None) -> str:
+    """Return the run that the results belong to: as told, the checkpoint's, or the one that holds the predictions."""
+    if options.run or (loaded and loaded.options.get("run")):
+        return options.run or loaded.options["run"]
+    if loaded:
+        return Path(options.checkpoint).stem
+    predictions = Path(options.predictions).resolve()
+    of_a_run = predictions.parent.parent == Path(options.logdir).resolve()
+    return predictions.parent.name if of_a_run else predictions.stem
 
 
 def compare_files(options: argparse.Namespace, say: Callable) -> int:
@@ -311,7 +324,8 @@ def write_report(
     shown = table.assign(error=table["quality"] - table["mos"]) if mapped else table
     if options.group_by:
         shown = shown.rename(columns={options.group_by: "group"})
-    small = thumbnails(table["path"].tolist(), options.max_pixels)
+    limit = loaded.view_spec.max_pixels if loaded else options.max_pixels or DEFAULT_MAX_PIXELS
+    small = thumbnails(table["path"].tolist(), limit)
     facts = {
         **report["environment"],
         "options": ", ".join(f"{name}={value}" for name, value in vars(options).items() if value is not None),
@@ -329,16 +343,14 @@ def summary(report: dict) -> str:
     rows = {"raw": report["raw"], "val-fitted": report["val_fitted"], "test-fitted": report["test_fitted"]}
     for name, found in (report["controls"] or {}).items():
         rows[f"control: {name.replace('_', ' ')}"] = found
-    source = report["predictions"] or report["checkpoint"]
+    source, words = report["predictions"] or report["checkpoint"], protocol_words(report)
     lines = [
         f"{report['split']} split, {report['n']} images, {source}; [95 % interval]",
         measures_table(rows),
         "SRCC and KRCC are of raw scores. PLCC, RMSE and MAE:",
-        "  raw          of the scores as they are",
-        f"  val-fitted   mapping {report['val_fitted']['mapping']}; the honest figure"
-        if report["val_fitted"]
-        else "  val-fitted   needs a mapping: the checkpoint has none; give one with --calibration FILE (UIQA.npy)",
-        f"  test-fitted  mapping {report['test_fitted']['mapping']}; how published tables are made",
+        f"  raw          {words['raw']}",
+        f"  val-fitted   {words.get('val_fitted', NO_MAPPING)}",
+        f"  test-fitted  {words['test_fitted']}",
         f"Intervals: {report['bootstrap']}.",
     ]
     if report["controls"]:

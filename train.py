@@ -37,6 +37,7 @@ from utils.distributed import (
     processes,
     rank,
     select_device,
+    share_state,
     wait_for_all,
     world_size,
 )
@@ -99,8 +100,10 @@ def train(
 
     state = begin(model.to(device), device, options)
     if found:
-        state.resume(found[1])
+        state.resume(*found)
         keep_best(found[0], snapshots)
+    elif options.overwrite and rank() == 0:
+        forget_earlier_run(snapshots, logs)  # its start needs none of it any more
     images_a_step = options.batch_size * (2 if options.pairing == "batch" else 1)
     epochs = range(state.epoch, options.num_epochs)
     order = EpochBatches(
@@ -126,6 +129,8 @@ def train(
         }
 
     def save_last(**more) -> None:
+        for part in gather_objects(state.skipped):
+            state.skipped |= part
         if rank() == 0:
             save_checkpoint(snapshots / "last.pth", checkpoint(**more) | state.to_resume(), keep_previous=True)
         wait_for_all()
@@ -141,11 +146,12 @@ def train(
             say(f"Interrupted: saved {snapshots / 'last.pth'} after step {state.step} of epoch {epoch + 1}")
             say("Go on with the same command and --resume auto")
             return interruption.exit_code
-        state.scheduler.step()
-
+        save_last()  # whatever happens in validation, the epoch's work is not lost
+        share_state(state.evaluated)  # processes differ in what batch normalisation has seen
         measures, calibration, branch_means = validate(
             state.evaluated, data.validation, data.validation_mos, scale, device, options
         )
+        state.scheduler.step()
         criterion = selection_criterion(measures)
         speed = {name: averages.pop(name) for name in ("images_per_s", "data_wait")}
         state.history.append({"epoch": epoch + 1, "lr": lr, **averages, **measures, "criterion": criterion})
@@ -155,8 +161,6 @@ def train(
             f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(data.validation), calibration)
         )
 
-        for part in gather_objects(state.skipped):
-            state.skipped |= part
         found_now = {"calibration": calibration.to_dict(), "branch_means": branch_means, "metrics": measures}
         # A criterion that is not a number (constant scores, say) never beats one that is.
         if epoch == 0 or criterion > state.best:
@@ -173,7 +177,10 @@ def train(
     say(f"Best epoch by validation: {state.best_epoch} ({snapshots / 'best.pth'}); history: {logs / 'history.csv'}")
     if state.skipped:
         say(f"Left out, because they cannot be used: {len(state.skipped)} images, see {logs / 'skipped.csv'}")
-    say(f"Evaluate it once on the test split with: python test.py --checkpoint {snapshots / 'best.pth'}")
+    if len(data.table.split("test")):
+        say(f"Evaluate it once on the test split with: python test.py --checkpoint {snapshots / 'best.pth'}")
+    else:
+        say(f"{data.table.source} has no test split: test.py needs a label file with one (--metadata FILE)")
     return 0
 
 
@@ -300,7 +307,8 @@ def validate(
         network, photographs, device, 2 * options.batch_size, options.num_workers, progress="validation"
     )
     if result.failures:
-        raise ImageError("; ".join(message for _, message in result.failures))
+        words = "; ".join(message for _, message in result.failures)
+        raise ImageError(f"{words} (no validation image can be left out: mend it, and go on with --resume auto)")
     scores = result.scores * scale["sd"] + scale["mean"]
     if not np.isfinite(scores).all():
         raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
@@ -327,9 +335,12 @@ def initial_weights(model: QualityModel, options: argparse.Namespace, spec: View
         return initialise(model, options.pretrained_path, scale["mean"], scale["sd"])
     if options.init == "scratch":
         return "random weights"
-    state = imagenet_state_dict(options.backbone, spec.crop_size)  # downloaded once for all branches
-    for trunk in model.trunks().values():
-        trunk.load_state_dict(state)
+    states: dict[int, dict] = {}  # downloaded once for all branches; some of timm's depend on the size
+    for name, trunk in model.trunks().items():
+        size = spec.view_sizes[name]
+        if size not in states:
+            states[size] = imagenet_state_dict(options.backbone, size)
+        trunk.load_state_dict(states[size])
     return "ImageNet weights in every trunk"
 
 
@@ -340,12 +351,32 @@ def keep_best(resumed: Path, snapshots: Path) -> None:
         shutil.copy(best, snapshots / "best.pth")
 
 
+def forget_earlier_run(snapshots: Path, logs: Path) -> None:
+    """Remove what a run that is overwritten has left, or --resume auto might go on with it."""
+    for name in ("last.pth", "previous.pth", "best.pth"):
+        (snapshots / name).unlink(missing_ok=True)
+    for name in ("history.csv", "speed.csv", "skipped.csv", "curves.png"):
+        (logs / name).unlink(missing_ok=True)
+
+
 def refuse_contradictions(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """End with the parser's error where options do not go together."""
-    if options.compile and options.multi_gpu:
-        parser.error("--compile does not go with --multi_gpu: DataParallel's copies cannot be compiled")
-    if options.multi_gpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        parser.error("--multi_gpu does not go with torchrun, which starts a process for each GPU; leave it out")
+    if options.multi_gpu and ":" in options.device:
+        parser.error(
+            f"--device {options.device} is one GPU, --multi_gpu takes all that are visible: choose them with "
+            "CUDA_VISIBLE_DEVICES, or add --multi_gpu False"
+        )
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # torchrun's processes take DataParallel's place
+    if options.compile and options.multi_gpu and alone:
+        parser.error(
+            "--compile does not go with --multi_gpu: DataParallel's copies cannot be compiled; add --multi_gpu False, "
+            "or start a process for each GPU with torchrun"
+        )
+    if options.amp == "bf16" and options.multi_gpu and alone and torch.cuda.device_count() > 1:
+        parser.error(
+            "--amp bf16 does not go with --multi_gpu: DataParallel's threads would compute in fp16; start a process "
+            "for each GPU with torchrun, or take --amp fp16"
+        )
     if options.pairing == "batch" and options.accumulate > 1:
         parser.error(
             f"--accumulate {options.accumulate} does not go with --pairing batch: pairs across the parts of a batch "
@@ -363,7 +394,10 @@ def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
     """
     snapshots, logs = Path(options.snapshot) / options.run, Path(options.logdir) / options.run
     held = [path for path in (snapshots / "last.pth", snapshots / "best.pth") if path.exists()]
-    if held and not (options.overwrite or options.resume):
+    resumed = options.resume and (
+        options.resume == "auto" or Path(options.resume).resolve().parent == snapshots.resolve()
+    )
+    if held and not (options.overwrite or resumed):
         raise RunError(
             f"{held[0]} is there already: go on with --resume auto, give this run another name with --run, or replace "
             "it with --overwrite"

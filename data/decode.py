@@ -1,6 +1,7 @@
 """The one place where an image file becomes pixels."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -21,7 +22,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 # Encoders make some ten scans of a progressive JPEG. Each passes over the whole picture, so that thousands of them, of
 # a few bytes each, would take minutes.
 _MAX_SCANS = 200
-_START_OF_SCAN = b"\xff\xda"  # never within a scan, where 255 is followed by 0 or a restart marker
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a segment; none of these stands within a scan
 
 # Above the 151 megapixels of the largest medium-format sensors; 480 MB as uint8 RGB.
 DEFAULT_MAX_PIXELS = 160_000_000
@@ -168,7 +170,13 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 def _check_scans(content: bytes) -> None:
     """Refuse a JPEG that would be decoded over and over again."""
-    scans = content.count(_START_OF_SCAN)
+    if content.count(bytes([0xFF, _START_OF_SCAN])) <= _MAX_SCANS:
+        return
+    # Segments, and what a telephone hangs on behind the picture, may hold those two bytes, too.
+    scans, position = 0, 0
+    while (found := _MARKER.search(content, position)) and found[0][1] != _END_OF_IMAGE:
+        scans += found[0][1] == _START_OF_SCAN
+        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
     if scans > _MAX_SCANS:
         raise ImageError(f"a JPEG of {scans} scans; more than {_MAX_SCANS} are not decoded")
 

@@ -124,7 +124,9 @@ def load_table(
         notes.append(f"{len(lacking)} missing images were left out: {_listing(lacking)}")
     for split in splits:
         if not (frame["split"] == split).any():
-            raise TableError(f"the {split} split of {source} is empty ({rule})")
+            raise TableError(
+                f"the {split} split of {source} is empty ({rule}); give a label file that has one with --metadata FILE"
+            )
     return LabelTable(frame.drop(columns=FOLDER), source, rule, tuple(notes))
 
 

@@ -37,6 +37,12 @@ class Row:
     pack: str = "views"
     teacher: str | None = None
 
+    @property
+    def options(self) -> str:
+        """What tells its training from others, beside configs/demo.yaml and the options that all have."""
+        words = [PACKS[self.pack], VALIDATED.get(self.pack, ""), self.model, self.training]
+        return " ".join([*filter(None, words), *(["--distill_from ..."] if self.teacher else [])])
+
     def run(self, seed: int) -> str:
         """Return the name of the row's run."""
         return f"{'_'.join(self.name.replace(',', '').split())}_{seed}"
@@ -144,6 +150,7 @@ def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
     return {
         "row": row.name,
         "seed": seed,
+        "options": row.options,
         "SRCC": measures["raw"]["SRCC"],
         "PLCC": measures["val_fitted"]["PLCC"],
         "gmacs": gmacs_of(row),
@@ -155,17 +162,19 @@ def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
 def markdown(results: pd.DataFrame) -> str:
     """Return a table of means and spreads (lowest to highest) over the seeds."""
     lines = [
-        f"| | test SRCC | PLCC | GMACs | epochs | s to validation SRCC {REACHED} |",
-        "|---|---|---|---|---|---|",
+        f"| | options | test SRCC | PLCC | GMACs | epochs | s to validation SRCC {REACHED} |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, found in results.groupby("row", sort=False):
-        times = found["seconds_to_reach"]
+        times, options = found["seconds_to_reach"], found["options"].iloc[0]
+        options = f"`{options}`" if options else ""
+        srcc = f"{found['SRCC'].mean():.3f} ({found['SRCC'].min():.3f} to {found['SRCC'].max():.3f})"
         in_time = f"{times.mean():.0f} ({times.min():.0f} to {times.max():.0f})" if times.notna().any() else "never"
         if times.isna().any() and times.notna().any():
             in_time += f", {times.isna().sum()} of {len(times)} never"
         lines.append(
-            f"| {name} | {found['SRCC'].mean():.3f} ({found['SRCC'].min():.3f} to {found['SRCC'].max():.3f}) "
-            f"| {found['PLCC'].mean():.3f} | {found['gmacs'].mean():.2f} | {found['epochs'].mean():.0f} | {in_time} |"
+            f"| {name} | {options} | {srcc} | {found['PLCC'].mean():.3f} | {found['gmacs'].mean():.2f} "
+            f"| {found['epochs'].mean():.0f} | {in_time} |"
         )
     return "\n".join(lines)
 
@@ -190,7 +199,7 @@ def main() -> None:
                 del wanted["teach"]
             print("\n".join(f"python {command}" for command in wanted.values()))
         return
-    if not (ROOT / "demo_data").exists():
+    if not (ROOT / "demo_data" / "uhd-iqa-metadata.csv").exists():
         run("prepare.py synthetic --out demo_data")
     for command in dict.fromkeys(commands(row, seed, options.out)["pack"] for row, seed in rows):
         run(command)

@@ -74,7 +74,7 @@ class SwinTrunk(Trunk, SwinTransformer):
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         lookups = self._lookups(*x.shape[2:])
-        if x.device.type != "cpu" or torch.is_grad_enabled():
+        if x.device.type != "cpu" or (self.compiled and torch.is_grad_enabled()):
             return self._compute(x, lookups)
         if self.compiled:
             return torch.cat([self._compute(image, lookups) for image in x.split(1)])

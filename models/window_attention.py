@@ -264,6 +264,5 @@ class WindowBlock(SwinTransformerBlock):
         return x + self.stochastic_depth(self._transform(self.norm2(x)))
 
     def _transform(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            return self.mlp(x)  # with its dropout
-        return linear(linear(x, self.mlp[0], gelu=True), self.mlp[3])
+        widen, _, dropout, narrow, last_dropout = self.mlp
+        return last_dropout(linear(dropout(linear(x, widen, gelu=True)), narrow))

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, never code, ours and the released ones."""
 
+import os
 import pickle
 
 import numpy as np
@@ -13,7 +14,7 @@ from torchvision.models import SwinTransformer
 from data.views import ViewSpec
 from models import UIQA, SwinT, build_model
 from utils.calibration import Calibration
-from utils.checkpoint import CheckpointError, initialise, load_checkpoint, load_model, save_checkpoint
+from utils.checkpoint import CheckpointError, initialise, load_checkpoint, load_model, previous_of, save_checkpoint
 from utils.exporting import export_safetensors
 from utils.plain import PlainUIQA, normalise
 
@@ -384,6 +385,19 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path,
     with pytest.raises(CheckpointError, match="No space"):
         save_checkpoint(path, content_of(model))
     assert path.read_bytes() == before
+
+
+def test_without_hard_links_the_checkpoint_before_is_kept_as_a_copy(model, tmp_path, monkeypatch):
+    def no_links(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path, contents = tmp_path / "last.pth", []
+    for epoch in range(2):
+        save_checkpoint(path, content_of(model) | {"epoch": epoch}, keep_previous=True)
+        contents.append(path.read_bytes())
+    assert [previous_of(path).read_bytes(), path.read_bytes()] == contents
+    assert {file.name for file in tmp_path.iterdir()} == {"last.pth", "previous.pth"}
 
 
 def test_a_head_that_is_no_tensor_is_one_error_that_names_the_file(model, tmp_path):

@@ -1,6 +1,7 @@
 """Reading command lines: configs that only override, and errors that name what is wrong."""
 
 import pytest
+import torch
 
 import flops
 from data.tables import TableError
@@ -102,6 +103,7 @@ def test_another_entry_point_takes_from_a_config_what_it_knows(tmp_path, capsys)
     [
         (TableError("labels.csv: no rows"), EXIT_UNUSABLE_INPUT),
         (KeyboardInterrupt(), EXIT_INTERRUPTED),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), EXIT_UNUSABLE_INPUT),
         (PermissionError(13, "Permission denied", "labels.csv"), 2),
     ],
 )

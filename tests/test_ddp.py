@@ -29,7 +29,7 @@ def test_training_evaluation_and_prediction_run_under_torchrun(tiny_dataset, tin
     """One after the other: a training, its evaluation, and 101 loose photographs, each held against one process."""
     places = [f"--database_dir={tiny_dataset}", f"--snapshot={tmp_path}/ckpts", f"--logdir={tmp_path}/logs"]
     common = ["--device=cpu", "--num_workers=1"]
-    words = [ROOT / "train.py", *tiny_model_options, *places, "--run=two", "--num_epochs=1", *common]
+    words = [ROOT / "train.py", *tiny_model_options, *places, "--run=two", "--num_epochs=1", "--multi_gpu", *common]
     result = subprocess.run(torchrun(*words), capture_output=True, text=True, check=False, env=environment())
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("Epoch 1/1 | validation") == 1, "one process alone prints"
@@ -46,6 +46,14 @@ def test_training_evaluation_and_prediction_run_under_torchrun(tiny_dataset, tin
     assert tables[0]["image"].tolist() == tables[1]["image"].tolist()
     np.testing.assert_allclose(tables[0]["score"], tables[1]["score"], atol=1e-5)
 
+    data = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data)
+    sorted((data / "test").iterdir())[0].write_text("no photograph")
+    given = [ROOT / "test.py", checkpoint, f"--database_dir={data}", f"--logdir={tmp_path}/bad", *common]
+    result = subprocess.run(torchrun(*given), capture_output=True, text=True, check=False, env=environment())
+    assert result.returncode == 1
+    assert json.loads((tmp_path / "bad/two/test_test.json").read_text())["n"] == 5, "nobody stopped the one that writes"
+
     folder = tmp_path / "photographs"
     folder.mkdir()
     sources = sorted(tiny_dataset.rglob("*.jpg"))
@@ -55,7 +63,11 @@ def test_training_evaluation_and_prediction_run_under_torchrun(tiny_dataset, tin
     tables = []
     for run in (torchrun, lambda *given: [sys.executable, *map(str, given)]):
         given = [ROOT / "predict.py", checkpoint, folder, f"--csv={tmp_path}/{len(tables)}.csv", *common]
-        subprocess.run(run(*given), capture_output=True, text=True, check=False, env=environment())
+        given += ["--views", tmp_path / f"views{len(tables)}"]
+        result = subprocess.run(run(*given), capture_output=True, text=True, check=False, env=environment())
+        assert result.returncode == 1
+        assert "7.jpg" in result.stderr
+        assert len(list((tmp_path / f"views{len(tables)}").iterdir())) == 100
         tables.append(pd.read_csv(tmp_path / f"{len(tables)}.csv"))
     assert len(tables[0]) == 101
     assert tables[0]["image"].tolist() == tables[1]["image"].tolist()

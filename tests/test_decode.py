@@ -335,3 +335,10 @@ def test_a_thumbnail_of_no_picture_is_refused(tmp_path):
     (tmp_path / "text.jpg").write_text("no photograph")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         decode_thumbnail(tmp_path / "text.jpg", 100)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_hangs_behind_a_jpeg_is_no_scan(picture, progressive):
+    content = encode(picture, "JPEG", progressive=progressive, comment=b"\xff\xda" * 300)
+    expected = np.asarray(Image.open(BytesIO(content)).convert("RGB"))
+    np.testing.assert_array_equal(decode_rgb(content + b"\xff\xda\x00\x02" * 300), expected)

@@ -51,6 +51,7 @@ def test_the_table_tells_means_and_spreads(experiments):
     results = pd.DataFrame(
         {
             "row": ["one", "one", "other", "other"],
+            "options": ["", "", "--shared_trunk", "--shared_trunk"],
             "SRCC": [0.5, 0.7, 0.1, 0.2],
             "PLCC": [0.4, 0.6, 0.1, 0.1],
             "epochs": [3, 5, 2, 2],
@@ -59,8 +60,8 @@ def test_the_table_tells_means_and_spreads(experiments):
         }
     )
     lines = experiments.markdown(results).splitlines()
-    assert lines[2].startswith("| one | 0.600 (0.500 to 0.700) | 0.500 | 1.50 | 4 | 20 (20 to 20), 1 of 2 never |")
-    assert lines[3].startswith("| other | 0.150 (0.100 to 0.200) | 0.100 | 0.25 | 2 | never |")
+    assert lines[2].startswith("| one |  | 0.600 (0.500 to 0.700) | 0.500 | 1.50 | 4 | 20 (20 to 20), 1 of 2 never |")
+    assert lines[3].startswith("| other | `--shared_trunk` | 0.150 (0.100 to 0.200) | 0.100 | 0.25 | 2 | never |")
 
 
 def test_a_command_that_fails_is_told_with_its_last_lines(experiments):

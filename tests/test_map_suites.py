@@ -1,12 +1,15 @@
 """Benchmarks of the quality map."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from utils import map_suites
+from utils.checkpoint import load_model
+from utils.command_line import RunError
 from utils.view_suites import encode
 
 
@@ -47,3 +50,11 @@ def test_a_trained_models_map_is_measured_beside_an_untrained_ones(trained, monk
     assert figures["cases"] == 8
     assert set(figures["blurred_quarter_falls_most"]) == {"trained", "untrained"}
     assert 1 < figures["score_sd_falls_by"] < 20
+
+
+def test_a_model_without_the_distortion_view_is_told_apart(trained, monkeypatch):
+    loaded = load_model(trained.best)
+    other = replace(loaded, view_spec=replace(loaded.view_spec, views=("aesthetic",)))
+    monkeypatch.setattr(map_suites, "load_model", lambda path: other)
+    with pytest.raises(RunError, match="no distortion view"):
+        map_suites.quality_map(b"", options(rounds=1, checkpoint=trained.best))

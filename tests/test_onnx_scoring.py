@@ -103,7 +103,7 @@ def test_predict_writes_the_same_rows_and_maps_as_with_the_checkpoint(exported, 
     assert tables["onnx"]["score"].notna().sum() == 3
     assert reports["onnx"]["calibration"] == reports["checkpoint"]["calibration"]
     pictures = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in tables]
-    assert pictures[0] == pictures[1] == ["0.png", "1.png", "2.png"]
+    assert pictures[0] == pictures[1] == ["0_map.png", "1_map.png", "2_map.png"]
 
 
 def test_a_calibration_that_is_given_replaces_the_files(exported, tmp_path):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import predict
@@ -123,13 +124,42 @@ def test_quality_is_the_score_mapped_to_the_mos_scale(trained, photographs, tmp_
 def test_views_are_drawn_for_every_photograph(trained, photographs, tmp_path):
     shutil.copy(photographs / "2.png", photographs / "below" / "2.png")
     assert run(trained, photographs, "--views", tmp_path / "views") == 0
-    assert {path.name for path in (tmp_path / "views").iterdir()} == {"2.png", "2_2.png", "3.png", "10.png"}
+    assert {path.name for path in (tmp_path / "views").iterdir()} == {
+        *("2_views.png", "2_2_views.png", "3_views.png", "10_views.png")
+    }
+
+
+def test_pictures_replace_neither_photographs_nor_each_other(trained, photographs, capsys):
+    before = {path: path.read_bytes() for path in photographs.rglob("*.png")}
+    assert run(trained, photographs, "--views", photographs, "--map", photographs) == 0
+    assert {path.name for path in photographs.iterdir() if path.is_file()} >= {"2_views.png", "2_map.png"}
+    assert all(path.read_bytes() == content for path, content in before.items())
+    capsys.readouterr()
+    photograph = photographs / "2_views.png"
+    assert run(trained, photographs / "2.png", photograph, "--views", photographs) == EXIT_UNUSABLE_INPUT
+    assert "choose another folder" in capsys.readouterr().err
+
+
+def test_the_limit_on_pixels_is_the_checkpoints_unless_given(trained, photographs, tmp_path, capsys):
+    content = torch.load(trained.best, weights_only=True)
+    content["view_spec"] |= {"max_pixels": 1000}
+    torch.save(content, tmp_path / "small.pth")
+    words = [str(photographs / "2.png"), f"--checkpoint={tmp_path}/small.pth", "--num_workers=0", "--device=cpu"]
+    assert predict.main(words) == EXIT_FAILED_IMAGES
+    assert "--max_pixels 1000" in capsys.readouterr().err
+    assert predict.main([*words, "--max_pixels=10000000"]) == 0
+
+
+def test_a_table_does_not_go_to_standard_output(trained, photographs, capsys):
+    with pytest.raises(SystemExit):
+        run(trained, photographs, "--csv", "-")
+    assert "--json -" in capsys.readouterr().err
 
 
 def test_quality_maps_are_drawn_for_every_photograph_that_was_scored(trained, photographs, tmp_path):
     (photographs / "text.jpg").write_text("no photograph")
     assert run(trained, photographs, "--map", tmp_path / "maps") == EXIT_FAILED_IMAGES
-    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"2.png", "3.png", "10.png"}
+    assert {path.name for path in (tmp_path / "maps").iterdir()} == {"2_map.png", "3_map.png", "10_map.png"}
 
 
 def test_draws_are_averaged_and_their_spread_is_told(trained, photographs, tmp_path, capsys):

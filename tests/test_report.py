@@ -16,6 +16,8 @@ from utils.report import (
     evaluation_report,
     group_report,
     measures_table,
+    natural_order,
+    protocol_words,
     write_csv,
     write_json,
 )
@@ -45,6 +47,27 @@ def test_the_three_protocols_have_measures_and_intervals(report):
             assert low < report[protocol][name] < high
     assert "validation" in report["val_fitted"]["mapping"]
     assert "test labels" in report["test_fitted"]["mapping"]
+
+
+def test_a_superscript_in_a_name_is_no_number():
+    names = ["9\u00b25.jpg", "10\u00b25.jpg"]
+    assert sorted(names, key=natural_order) == names
+
+
+@pytest.mark.parametrize(
+    ("split", "mapping", "worth"),
+    [
+        ("test", "fitted on validation", "the honest figure"),
+        ("val", "fitted on validation", "flattered"),
+        ("train", "fitted on validation", "flattered"),
+        ("test", "fitted on UIQA.npy (as released)", ""),
+    ],
+)
+def test_only_a_test_split_with_a_mapping_of_validation_is_called_honest(split, mapping, worth, report):
+    words = protocol_words(report | {"split": split, "val_fitted": report["val_fitted"] | {"mapping": mapping}})
+    assert list(words) == ["raw", "val_fitted", "test_fitted"]
+    assert worth in words["val_fitted"]
+    assert ("honest" in words["val_fitted"]) == (worth == "the honest figure")
 
 
 def test_without_a_calibration_there_is_no_honest_mapping_and_the_rest_is_the_same(sample, report):
@@ -145,7 +168,7 @@ def test_groups_are_measured_alone_and_in_natural_order(grouped):
     assert alone["n"] == 20
     assert alone["SRCC"] == iqa_metrics(rows["score"], rows["mos"])["SRCC"]
     assert alone["MAE"] == pytest.approx((rows["quality"] - rows["mos"]).abs().mean())
-    assert "validation" in found["protocol"]
+    assert "whole split" in found["protocol"]
 
 
 def test_without_a_mapping_groups_are_measured_raw(grouped):

@@ -140,6 +140,17 @@ def test_predictions_are_measured_again_without_scoring(trained, tmp_path, capsy
     assert again["fingerprint"] == report["fingerprint"]
 
 
+def test_a_report_of_predictions_belongs_to_the_run_that_holds_them(trained, tmp_path):
+    evaluate(trained, tmp_path)
+    predictions = tmp_path / "tiny" / "predictions_test.csv"
+    words = [f"--logdir={tmp_path}", "--report"]
+    assert test_entry.main(["--predictions", str(predictions), *words]) == 0
+    assert (tmp_path / "tiny" / "report_test.html").exists()
+    shutil.copy(predictions, tmp_path / "loose.csv")
+    assert test_entry.main(["--predictions", str(tmp_path / "loose.csv"), *words]) == 0
+    assert (tmp_path / "loose" / "report_test.html").exists()
+
+
 def test_predictions_for_another_split_are_refused(trained, tmp_path, capsys):
     evaluate(trained, tmp_path)
     predictions = str(tmp_path / "tiny" / "predictions_test.csv")

@@ -16,9 +16,10 @@ import prepare
 import test as test_entry
 import train
 from losses import quality_loss
-from utils import training_step
+from models import build_model
+from utils import training_state, training_step
 from utils.checkpoint import load_checkpoint, load_model
-from utils.command_line import EXIT_UNUSABLE_INPUT
+from utils.command_line import EXIT_UNUSABLE_INPUT, RunError
 
 
 def weights(path) -> dict[str, torch.Tensor]:
@@ -119,10 +120,61 @@ def test_another_seed_gives_other_weights(command, tmp_path):
 
 
 def test_multi_gpu_may_be_true_false_or_absent(command, tmp_path):
-    for run, more in {"absent": [], "false": ["--multi_gpu", "False"], "true": ["--multi_gpu", "True"]}.items():
+    for run, more in {
+        "absent": [],
+        "false": ["--multi_gpu", "False"],
+        "true": ["--multi_gpu", "True", "--device=auto"],
+    }.items():
         assert train.main(command(run, *more)) == 0
     assert_same_weights(tmp_path / "ckpts/absent/last.pth", tmp_path / "ckpts/false/last.pth")
     assert weights(tmp_path / "ckpts/true/last.pth").keys() == weights(tmp_path / "ckpts/absent/last.pth").keys()
+
+
+def test_multi_gpu_takes_all_gpus_and_no_certain_one(command, capsys):
+    with pytest.raises(SystemExit):
+        train.main(command("one", "--multi_gpu", "--device=cuda:0"))
+    assert "CUDA_VISIBLE_DEVICES" in capsys.readouterr().err
+
+
+def test_bf16_in_the_threads_of_dataparallel_is_refused(command, monkeypatch, capsys):
+    parser = train.train_parser()
+    options = parser.parse_args(command("half", "--multi_gpu", "--amp=bf16"))
+    train.refuse_contradictions(parser, options)  # one GPU or none: no threads
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SystemExit):
+        train.refuse_contradictions(parser, options)
+    assert "torchrun" in capsys.readouterr().err
+
+
+def test_what_is_overwritten_is_not_resumed(command, tmp_path, monkeypatch, capsys):
+    assert train.main(command("run")) == 0
+
+    def no_disk(*args):
+        raise RunError("stopped before the first save")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train_one_epoch", no_disk)
+        assert train.main(command("run", "--random_seed=5", "--overwrite")) == EXIT_UNUSABLE_INPUT
+    assert list((tmp_path / "ckpts/run").iterdir()) == []
+    assert not (tmp_path / "logs/run/history.csv").exists()
+
+
+def test_an_overwritten_run_may_start_from_its_own_weights(command, tmp_path):
+    assert train.main(command("run")) == 0
+    best = tmp_path / "ckpts/run/best.pth"
+    assert train.main(command("run", "--overwrite", f"--pretrained_path={best}")) == 0
+
+
+def test_under_torchrun_a_config_with_multi_gpu_is_no_contradiction(command, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    parser = train.train_parser()
+    options = parser.parse_args(command("two", "--multi_gpu", "--compile"))
+    train.refuse_contradictions(parser, options)
+    monkeypatch.setattr(training_state, "world_size", lambda: 2)
+    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda model, device_ids: ("DDP", model))
+    options.compile = False
+    model = torch.nn.Linear(1, 1)
+    assert training_state.begin(model, torch.device("cpu"), options).network == ("DDP", model)
 
 
 def test_a_batch_larger_than_the_data_set_is_one_short_batch(command):
@@ -292,6 +344,43 @@ def test_a_photograph_that_cannot_be_decoded_stops_or_is_left_out_and_listed(com
         assert "1 images, see" in capsys.readouterr().out
         skipped = pd.read_csv(tmp_path / "logs" / pairing / "skipped.csv")
         assert [broken.name in image for image in skipped["image"]] == [True]
+
+
+def test_a_validation_photograph_that_cannot_be_decoded_costs_no_epoch(command, tiny_dataset, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(tiny_dataset, copy)
+    broken = sorted((copy / "validation").iterdir())[0]
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no photograph")
+    assert train.main(command("broken", folder=copy)) == EXIT_UNUSABLE_INPUT
+    error = capsys.readouterr().err
+    assert broken.name in error
+    assert "--resume auto" in error
+    broken.write_bytes(whole)
+    assert train.main(command("broken", "--resume=auto", folder=copy)) == 0
+    assert train.main(command("whole", folder=copy)) == 0
+    assert_same_weights(tmp_path / "ckpts/broken/last.pth", tmp_path / "ckpts/whole/last.pth")
+    broken, whole = (pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("broken", "whole"))
+    pd.testing.assert_frame_equal(broken, whole)
+
+
+def test_data_without_a_test_split_are_not_sent_to_one(command, tmp_path, photograph, capsys):
+    make_csv_dataset(tmp_path, [1.0, 2.0, 3.0, 4.0, 5.0], [photograph[:, 10 * shift :] for shift in range(5)])
+    more = ["--database=csv", f"--metadata={tmp_path}/labels.csv"]
+    assert train.main(command("untested", *more, folder=tmp_path)) == 0
+    assert "has no test split" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_imagenet_weights_are_had_for_each_size_of_view(command, monkeypatch):
+    asked = []
+
+    def random_weights(backbone, size):
+        asked.append(size)
+        return build_model("SwinT", backbone=backbone, view_sizes={"aesthetic": size}).feature_extraction.state_dict()
+
+    monkeypatch.setattr(train, "imagenet_state_dict", random_weights)
+    assert train.main(command("sizes", "--init=imagenet", "--n_fragment=3")) == 0
+    assert sorted(asked) == [64, 96]
 
 
 def test_a_deterministic_run_has_the_same_history_to_the_last_digit(command, tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -119,15 +120,38 @@ def test_another_run_that_is_resumed_brings_its_best_along(command, tmp_path):
     )
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone"])
+def test_another_run_that_is_resumed_replaces_no_run_unasked(command, tmp_path, capsys):
+    for run in ("one", "other"):
+        assert train.main(command(run, "--num_epochs=1")) == 0
+    before = (tmp_path / "ckpts/other/last.pth").read_bytes()
+    last = tmp_path / "ckpts/one/last.pth"
+    assert train.main(command("other", "--num_epochs=2", f"--resume={last}")) == EXIT_UNUSABLE_INPUT
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "ckpts/other/last.pth").read_bytes() == before
+    assert train.main(command("one", "--num_epochs=2", f"--resume={last}")) == 0
+
+
+def flip_a_bit(path: Path) -> None:
+    """Change a number of the largest tensor of a file, as a bad disk would."""
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+        content = archive.read(entry)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(content) + len(content) // 2] ^= 16
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "gone", "a flipped bit"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, command, tmp_path, capsys):
     assert train.main(command("whole", "--num_epochs=3")) == 0
     assert train.main(command("run", "--num_epochs=3")) == 0
     last = tmp_path / "ckpts/run/last.pth"
     if damage == "gone":
         last.unlink()
+    elif damage == "cut short":
+        last.write_bytes(last.read_bytes()[:-1000])
     else:
-        last.write_bytes(last.read_bytes()[: -1000 if damage == "cut short" else 0])
+        flip_a_bit(last)
     assert train.main(command("run", "--num_epochs=3", "--resume=auto")) == 0
     assert ("going on from" in capsys.readouterr().err) == (damage != "gone")
     for path in (tmp_path / "ckpts/run").glob("*.pth"):
@@ -146,7 +170,7 @@ def test_other_options_or_data_are_refused_by_name_and_harmless_ones_are_not(com
     other = [f"--metadata={tmp_path}/labels.csv", "--num_epochs=2", "--resume=auto"]
     assert train.main(command("run", *other)) == EXIT_UNUSABLE_INPUT
     assert "other images or opinions" in capsys.readouterr().err
-    assert train.main(command("run", "--num_epochs=2", "--resume=auto", "--print_samples=1", "--accumulate=2")) == 0
+    assert train.main(command("run", "--num_epochs=2", "--resume=auto", "--print_samples=1", "--num_workers=1")) == 0
 
 
 @pytest.mark.slow
@@ -205,9 +229,9 @@ def kill_test(command, tmp_path, kills: int, epochs: int, longest: float) -> Non
     words = [f"--num_epochs={epochs}", "--save_every_steps=1", "--ema=0.9"]
     assert train.main(command("whole", *words)) == 0
     generator = np.random.default_rng(int(time.time()))
+    numbers = generator.permutation([signal.SIGKILL] * kills + [signal.SIGTERM] * (kills // 5))
     killed = 0
-    while killed < kills:
-        number = signal.SIGKILL if generator.random() < 0.8 else signal.SIGTERM
+    for number in numbers:
         parts = [sys.executable, str(ROOT / "train.py"), *command("parts", *words, "--resume=auto")]
         if run_until_killed(parts, generator.uniform(0, longest), number) is not None:
             break
@@ -217,12 +241,12 @@ def kill_test(command, tmp_path, kills: int, epochs: int, longest: float) -> Non
     assert train.main(command("parts", *words, "--resume=auto")) == 0
     assert_same_end(tmp_path / "ckpts/whole", tmp_path / "ckpts/parts")
     print(f"killed {killed} times")
-    assert killed == kills, "the training was too short to be killed so often"
+    assert killed == len(numbers), "the training was too short to be killed so often"
 
 
 @pytest.mark.slow
 def test_killed_twenty_times_it_ends_the_same(command, tmp_path):
-    kill_test(command, tmp_path, kills=20, epochs=60, longest=0.6)
+    kill_test(command, tmp_path, kills=20, epochs=75, longest=0.6)
 
 
 def test_a_second_signal_leaves_at_once():
@@ -275,10 +299,34 @@ def test_a_state_that_is_resumed_is_the_state_that_was_saved(state, tmp_path):
         nn.init.zeros_(state.averaged.quality[0].weight)
     state.epoch, state.step, state.best, state.history = 0, 0, 0.0, []
     before = load_checkpoint(tmp_path / "last.pth")
-    state.resume(before)
+    state.resume(tmp_path / "last.pth", before)
     assert (state.epoch, state.step, state.best, state.history) == (3, 2, 0.25, [{"epoch": 3, "loss": 0.1}])
     assert torch.equal(state.averaged.quality[0].weight, before["state_dict"]["quality.0.weight"])
     assert torch.equal(state.model.quality[0].weight, before["trained_weights"]["quality.0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("options", None),
+        ("fingerprint", None),
+        ("optimizer", None),
+        ("options", 7),
+        ("optimizer", {}),
+        ("scheduler", 7),
+        ("trained_weights", {"a": torch.zeros(1)}),
+        ("progress", {"epoch": 1}),
+    ],
+)
+def test_a_training_with_a_damaged_part_is_one_error_that_names_the_file(part, value, command, tmp_path, capsys):
+    assert train.main(command("run", "--num_epochs=1")) == 0
+    path = tmp_path / "ckpts/run/last.pth"
+    content = torch.load(path, weights_only=True) | {part: value}
+    if value is None:
+        del content[part]
+    torch.save(content, tmp_path / "odd.pth")
+    assert train.main(command("odd", "--num_epochs=2", f"--resume={tmp_path}/odd.pth")) == EXIT_UNUSABLE_INPUT
+    assert "odd.pth" in capsys.readouterr().err
 
 
 def test_workers_leave_ctrl_c_to_their_parent():

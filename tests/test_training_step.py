@@ -1,6 +1,7 @@
 """A step has the same gradient however its batch is divided, over parts of a pass or over processes."""
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.multiprocessing as mp
 
 from data.views import ViewSpec
 from models import build_model
+from utils.distributed import share_state
 from utils.training_options import train_parser
 from utils.training_state import begin
 from utils.training_step import backward, training_step
@@ -23,7 +25,7 @@ def options_of(pairing: str, accumulate: int = 1) -> argparse.Namespace:
     names = {"lr": 1e-3, "weight_decay": 0.0, "decay_interval": 10, "decay_ratio": 0.9, "ema": 0.0, "amp": "off"}
     weights = {"lr_weight_L2": 0.1, "lr_weight_pair": 1.0}
     weights |= {"distill_from": None, "distill_weight": 1.0}
-    flags = {"compile": False, "multi_gpu": False, "pairing": pairing, "accumulate": accumulate}
+    flags = {"device": "cpu", "compile": False, "multi_gpu": False, "pairing": pairing, "accumulate": accumulate}
     return argparse.Namespace(**names, **weights, **flags)
 
 
@@ -68,9 +70,24 @@ def steps_of(pairing: str, accumulate: int = 1, steps: int = 20, rank: int = 0, 
 def one_process(rank: int, world: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     results = {pairing: steps_of(pairing, rank=rank, world=world) for pairing in ("partner", "batch")}
+    torch.save(averaged_of(rank), f"{folder}/averaged_{rank}.pt")
     if rank == 0:
         torch.save(results, f"{folder}/results.pt")
     dist.destroy_process_group()
+
+
+def averaged_of(rank: int) -> list[dict]:
+    """Return the averaged model of a process that began with weights of its own: at the start, and when shared."""
+    torch.manual_seed(rank)
+    options = options_of("partner")
+    options.ema = 0.9
+    model = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes)
+    state = begin(model, CPU, options)
+    states = [{name: value.clone() for name, value in state.weights().items()}]
+    for value in state.averaged.state_dict().values():
+        value.add_(rank)  # what each process's batch normalisation has seen, for one
+    share_state(state.evaluated)
+    return [*states, state.weights()]
 
 
 def assert_close(first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
@@ -79,11 +96,23 @@ def assert_close(first: list[torch.Tensor], second: list[torch.Tensor]) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory) -> dict:
-    """What two processes come to."""
+def together(tmp_path_factory) -> Path:
+    """The folder of what two processes come to."""
     folder = tmp_path_factory.mktemp("two")
     mp.spawn(one_process, (2, str(folder)), nprocs=2)
-    return torch.load(folder / "results.pt", weights_only=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_two(together) -> dict:
+    return torch.load(together / "results.pt", weights_only=True)
+
+
+def test_two_processes_average_and_validate_the_same_model(together):
+    first, second = (torch.load(together / f"averaged_{rank}.pt", weights_only=True) for rank in range(2))
+    for own, other in zip(first, second, strict=True):
+        for name, value in own.items():
+            assert torch.equal(value, other[name]), name
 
 
 @pytest.mark.parametrize("pairing", ["partner", "batch"])

@@ -2,9 +2,10 @@
 
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -51,6 +52,10 @@ class LoadedModel:
     options: dict
     architecture: dict
 
+    def with_max_pixels(self, max_pixels: int | None) -> "LoadedModel":
+        """Return the model with another limit on the images that it reads; None leaves its own."""
+        return replace(self, view_spec=replace(self.view_spec, max_pixels=max_pixels or self.view_spec.max_pixels))
+
 
 def save_checkpoint(path: str | os.PathLike, content: dict, keep_previous: bool = False) -> None:
     """Write a checkpoint so that the file is either the old one or the whole new one, whatever happens in between.
@@ -81,7 +86,10 @@ def save_checkpoint(path: str | os.PathLike, content: dict, keep_previous: bool 
         # A second name for the old file first: at no moment is there no whole checkpoint under the name.
         second = path.with_name(path.name + ".second")
         second.unlink(missing_ok=True)
-        os.link(path, second)
+        try:
+            os.link(path, second)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, second)
         second.replace(previous_of(path))
     unfinished.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -113,6 +121,8 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         else:
             _check_uncompressed(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(content, dict) and content.get("format") == FORMAT:
+                _check_intact(path)
     except Exception as error:  # zip, pickle and torch each raise exceptions of their own for damaged files
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
             cause = "it holds objects other than tensors and plain values, which could run code; they are not loaded"
@@ -133,6 +143,14 @@ def _read_safetensors(path: Path) -> dict:
     if described is None:
         return state
     return described | {"state_dict": state, "mos_scale": {"mean": 0.0, "sd": 1.0}}  # the scale is folded in
+
+
+def _check_intact(path: Path) -> None:
+    """Compare the checksums of the entries, which torch does not: a flipped bit would be a weight like any other."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{damaged} has another checksum than was written")
 
 
 def _check_uncompressed(path: Path) -> None:

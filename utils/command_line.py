@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 import yaml
 
 from data.decode import ImageError
@@ -39,6 +40,13 @@ def entry_point(main: Callable) -> Callable:
         except BrokenPipeError:  # the reader of a pipe has gone, `| head` for one
             sys.stdout = None  # or Python complains again when it flushes
             return 0
+        except torch.OutOfMemoryError:
+            print(
+                "error: the GPU's memory is full: take a smaller --batch_size; a training may take --accumulate N or "
+                "--amp bf16 instead",
+                file=sys.stderr,
+            )
+            return EXIT_UNUSABLE_INPUT
         except OSError as error:
             print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
@@ -197,6 +205,13 @@ def output_file(text: str) -> str:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be written")
     return text
+
+
+def table_file(text: str) -> str:
+    """Check that a table can be written to a file; standard output is the report's."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("give a file; what goes to standard output is --json -")
+    return output_file(text)
 
 
 def make_folder(path: str | os.PathLike) -> Path:

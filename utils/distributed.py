@@ -103,6 +103,13 @@ def gather_objects(content: object) -> list:
     return gathered
 
 
+def share_state(model: nn.Module) -> None:
+    """Give the models of all processes the first one's weights and buffers."""
+    if world_size() > 1:
+        for value in unwrap(model).state_dict().values():
+            dist.broadcast(value, 0)
+
+
 def wait_for_all() -> None:
     """Wait until every process has come here."""
     if world_size() > 1:

@@ -13,14 +13,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from utils.gallery import SECTIONS, Gallery
-from utils.maps import COLOURS, WORDS
+from utils.maps import WORDS
 from utils.metrics import MEASURES
+from utils.report import protocol_words
 
-PROTOCOLS = {
-    "val_fitted": "mapping fitted on validation: the honest figure",
-    "test_fitted": "mapping fitted on these labels: how published tables are made",
-    "raw": "raw scores",
-}
 # columns of numbers, and what stands above them; beside these, points_<view>
 HEADS = {
     "mos": "MOS",
@@ -81,7 +77,7 @@ def write_html_report(
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
         report=report,
         measures=MEASURES,
-        protocols=PROTOCOLS,
+        protocols=protocol_words(report),
         headline=headline,
         columns=columns,
         heads={name: _head(name) for name in columns},
@@ -90,7 +86,6 @@ def write_html_report(
         sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
         gallery=gallery,
         map_words=WORDS,
-        map_colours=COLOURS,
         facts=facts,
     )
     path = Path(path)

@@ -12,6 +12,7 @@ from data.views import ViewSpec, make_views, sample_draws
 from models import build_model
 from models.uiqa import QualityModel
 from utils.checkpoint import load_model
+from utils.command_line import RunError
 from utils.timing import Measured, time_in_turn
 from utils.view_suites import batch_of
 
@@ -52,8 +53,10 @@ def contributions(content: bytes, options: argparse.Namespace) -> Measured:
 def quality_map(content: bytes, options: argparse.Namespace) -> Measured:
     """Blur each quarter of unseen demo scenes in turn: does the map fall most there? And the spread between draws."""
     loaded = load_model(options.checkpoint)
+    if "distortion" not in loaded.view_spec.views:
+        raise RunError(f"{options.checkpoint}: this model has no distortion view, whose map the suite looks at")
     torch.manual_seed(0)
-    untrained = build_model("UIQA", backbone=loaded.options["backbone"], view_sizes=loaded.view_spec.view_sizes)
+    untrained = build_model(**loaded.architecture, view_sizes=loaded.view_spec.view_sizes)
     models = {"trained": loaded.model.to(options.device), "untrained": untrained.to(options.device).eval()}
     hits = dict.fromkeys(models, 0)
     spread: dict[int, list[float]] = {1: [], MANY_DRAWS: []}

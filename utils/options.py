@@ -113,7 +113,7 @@ def add_view_options(parser) -> None:
     group.add_argument(
         "--patch_dimension", type=side, metavar="N", default=spec.patch_dimension, help="side of such a patch"
     )
-    add_max_pixels(group)
+    add_max_pixels(group, DEFAULT_MAX_PIXELS)
 
 
 def add_validation_patches(parser) -> None:
@@ -128,14 +128,15 @@ def add_validation_patches(parser) -> None:
     )
 
 
-def add_max_pixels(parser) -> None:
-    """Add the limit that keeps an absurd file from filling the memory."""
+def add_max_pixels(parser, default: int | None = None) -> None:
+    """Add the limit that keeps an absurd file from filling the memory; without a default it is the checkpoint's."""
     parser.add_argument(
         "--max_pixels",
         type=whole_number(1),
-        default=DEFAULT_MAX_PIXELS,
+        default=default,
         metavar="N",
-        help="refuse images with more pixels than this, before or after enlarging",
+        help="refuse images with more pixels than this, before or after enlarging"
+        + ("" if default else " (default: the checkpoint's limit)"),
     )
 
 

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -95,7 +94,7 @@ def score_with_ray(
     names = (name for word in options.images for name in (read_list(word) if is_list(word) else find_images([word])))
     images = list(dict.fromkeys(map(os.path.abspath, names)))  # workers may be in another folder
     with usage_errors(parser):
-        loaded = load_model(options.checkpoint, options.calibration)
+        loaded = load_model(options.checkpoint, options.calibration).with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if "patches" in loaded.view_spec.views:
             raise ValueError("--ray spreads the views of UIQA and SwinT; this model reads patches")
@@ -103,7 +102,7 @@ def score_with_ray(
         "checkpoint": f"with the SHA-256 {file_sha256(options.checkpoint)}",
         "calibration": loaded.calibration.to_dict() if loaded.calibration else None,
         "fragment_draws": options.fragment_draws,
-        "max_pixels": options.max_pixels,
+        "max_pixels": loaded.view_spec.max_pixels,
     }
     tally = Tally()
     with ScoreFolder(options.out, settings, environment()) as folder:
@@ -171,14 +170,13 @@ def _results(
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
 
-    spec = replace(loaded.view_spec, max_pixels=options.max_pixels)
     # A block is what a task cuts and an actor scores at once. `from_pandas` would start a task for each.
     rows = [{"index": index, "image": image} for index, image in enumerate(images)]
     blocks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // options.batch_size))
     views = blocks.map_batches(
         cut_photographs,
         batch_format="numpy",
-        fn_kwargs={"spec": spec, "draws": options.fragment_draws},
+        fn_kwargs={"spec": loaded.view_spec, "draws": options.fragment_draws},
         num_cpus=1 if gpus else CPU_CUTTING,
     )
     scores = views.map_batches(

@@ -53,6 +53,20 @@ def evaluation_report(
     return report
 
 
+def protocol_words(report: dict) -> dict[str, str]:
+    """Return what PLCC, RMSE and MAE of each protocol are of, and what that is worth."""
+    worth = {
+        "test": "; the honest figure",
+        "val": "; flattered, for these images chose the epoch, too",
+        "train": "; flattered, for the model has learnt these images",
+    }
+    words = {"raw": "of the scores as they are"}
+    if report["val_fitted"]:
+        mapping = report["val_fitted"]["mapping"]
+        words["val_fitted"] = f"mapping {mapping}{worth[report['split']] if mapping == 'fitted on validation' else ''}"
+    return words | {"test_fitted": f"mapping {report['test_fitted']['mapping']}; how published tables are made"}
+
+
 def measured(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, seed: int = 0) -> dict:
     """Return the five measures, and their 95 % intervals as `ci95`."""
     intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed)
@@ -67,7 +81,7 @@ def group_report(table: pd.DataFrame, column: str) -> dict:
         column: whose entries are the groups; a photograph without an entry is in none.
 
     Returns:
-        `column`; `protocol` in words: the mapping is the validation-fitted one, or none; `measures`: for each group, in
+        `column`; `protocol` in words: the mapping is that of the whole split, or none; `measures`: for each group, in
         natural order, `n` and the measures with `ci95`.
 
     Raises:
@@ -80,7 +94,7 @@ def group_report(table: pd.DataFrame, column: str) -> dict:
         rows = table[table[column] == name]
         found = measured(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
         groups[str(name)] = {"n": len(rows)} | found
-    words = "mapping fitted on validation, over all groups" if mapped == "quality" else "raw scores"
+    words = "the mapping is that of the whole split" if mapped == "quality" else "raw scores"
     return {"column": column, "protocol": words, "measures": groups}
 
 
@@ -102,7 +116,7 @@ def group_names(table: pd.DataFrame, column: str) -> list:
 
 def natural_order(name: str) -> list:
     """Return a sort key that puts 2.jpg before 10.jpg."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:

@@ -59,7 +59,8 @@ def say_what_runs(
     """Print what a reader of the log needs to know before the first epoch."""
     counts = ", ".join(f"{len(table.split(name))} {name}" for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    devices = max(1, torch.cuda.device_count()) if options.multi_gpu else world_size()
+    shared = options.multi_gpu and world_size() == 1 and device.type == "cuda"
+    devices = torch.cuda.device_count() if shared else world_size()
     say(f"Labels: {table.source} ({counts}; {table.split_rule})")
     for note in table.notes:
         say(f"Note: {note}")

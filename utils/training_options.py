@@ -91,7 +91,8 @@ def _add_steps(group) -> None:
         type=whole_number(1),
         default=1,
         metavar="N",
-        help="pass a batch through the network in N parts, for GPUs that it does not fit; the gradient is the same",
+        help="pass a batch through the network in N parts, for GPUs that it does not fit; the gradient is the same "
+        "(batch normalisation and stochastic depth see a part at a time)",
     )
     group.add_argument(
         "--ema",
@@ -133,7 +134,8 @@ def _add_start(group) -> None:
     add_flag(
         group,
         "--multi_gpu",
-        "use all visible GPUs with DataParallel; faster: torchrun --nproc_per_node N train.py ..., without this",
+        "use all visible GPUs with DataParallel; no difference on one GPU or the CPU. torchrun --nproc_per_node N "
+        "train.py ... is faster, and takes its place",
     )
 
 

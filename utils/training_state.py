@@ -23,7 +23,7 @@ from utils.training_options import train_parser
 # Options that do not change what a training comes to; all others must be as they were when it is resumed.
 HARMLESS = {
     *("config", "run", "snapshot", "logdir", "overwrite", "resume", "print_samples", "save_every_steps", "num_epochs"),
-    *("device", "num_workers", "compile", "multi_gpu", "deterministic", "accumulate", "database_dir", "metadata"),
+    *("device", "num_workers", "compile", "multi_gpu", "deterministic", "database_dir", "metadata"),
     *("pretrained_path", "init"),  # of no account once there are weights
 }
 
@@ -84,16 +84,23 @@ class TrainingState:
             "progress": {name: copy.copy(getattr(self, name)) for name in self.PLAIN},
         }
 
-    def resume(self, checkpoint: dict) -> None:
-        """Go on where a checkpoint was saved."""
-        trained = checkpoint["trained_weights"] or checkpoint["state_dict"]
-        self.model.load_state_dict(trained)
-        if self.averaged is not None:
-            self.averaged.load_state_dict(checkpoint["state_dict"])
-        for name in ("optimizer", "scheduler", "scaler"):
-            getattr(self, name).load_state_dict(checkpoint[name])
-        for name in self.PLAIN:
-            setattr(self, name, checkpoint["progress"][name])
+    def resume(self, path: Path, checkpoint: dict) -> None:
+        """Go on where a checkpoint was saved.
+
+        Raises:
+            CheckpointError: a part of it is not what it should be.
+        """
+        try:
+            self.model.load_state_dict(checkpoint["trained_weights"] or checkpoint["state_dict"])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(checkpoint["state_dict"])
+            for name in ("optimizer", "scheduler", "scaler"):
+                getattr(self, name).load_state_dict(checkpoint[name])
+            for name in self.PLAIN:
+                setattr(self, name, checkpoint["progress"][name])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            cause = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}" if str(error) else error
+            raise CheckpointError(f"{path}: damaged: this training cannot go on ({cause})") from error
         # Stopped after the last step of an epoch, the scheduler comes first now: the optimizer took its steps before.
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
 
@@ -112,14 +119,14 @@ class TrainingState:
 
 def begin(model: QualityModel, device: torch.device, options: argparse.Namespace) -> TrainingState:
     """Return a training that has not begun, of a model that is on its device."""
+    network = model
+    if world_size() > 1:  # every process gets the first one's weights
+        network = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+    elif options.multi_gpu and options.device != "cpu":
+        network = nn.DataParallel(model)
     averaged = copy.deepcopy(model).requires_grad_(False) if options.ema else None
     if options.compile:
         model.compile_trunks()
-    network = model
-    if options.multi_gpu:
-        network = nn.DataParallel(model)
-    elif world_size() > 1:
-        network = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
     optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     return TrainingState(
         network=network,
@@ -161,6 +168,9 @@ def find_checkpoint(wanted: str, last: Path) -> tuple[Path, dict] | None:
             last.replace(last.with_name(last.name + ".damaged"))
     if content is None or "progress" not in content:
         raise RunError(f"{path}: holds weights but no training to resume; start one from it with --pretrained_path")
+    lacking = {"options", "fingerprint", "optimizer", "scheduler", "scaler", "trained_weights"} - content.keys()
+    if lacking or not isinstance(content["options"], dict):
+        raise CheckpointError(f"{path}: damaged: no training has no {', '.join(sorted(lacking)) or 'options'}")
     return path, content
 
 
