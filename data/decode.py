@@ -22,7 +22,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 # Encoders make some ten scans of a progressive JPEG. Each passes over the whole picture, so that thousands of them, of
 # a few bytes each, would take minutes.
 _MAX_SCANS = 200
-_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL = 0xDA, 0xD9, (0xC0, 0xC1, 0xC9)
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a segment; none of these stands within a scan
 
 # Above the 151 megapixels of the largest medium-format sensors; 480 MB as uint8 RGB.
@@ -170,13 +170,16 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 def _check_scans(content: bytes) -> None:
     """Refuse a JPEG that would be decoded over and over again."""
-    if content.count(bytes([0xFF, _START_OF_SCAN])) <= _MAX_SCANS:
-        return
-    # Segments, and what a telephone hangs on behind the picture, may hold those two bytes, too.
-    scans, position = 0, 0
+    scans, position, components = 0, 0, b""
     while (found := _MARKER.search(content, position)) and found[0][1] != _END_OF_IMAGE:
-        scans += found[0][1] == _START_OF_SCAN
-        position = found.end() + int.from_bytes(content[found.end() : found.end() + 2], "big")
+        segment = found.end()
+        if found[0][1] in _SEQUENTIAL:
+            components = content[segment + 7 : segment + 8]
+        if found[0][1] == _START_OF_SCAN:
+            if scans == 0 and components == content[segment + 2 : segment + 3] != b"":
+                return  # one scan has it all, as in most photographs: decoders take no other
+            scans += 1
+        position = segment + int.from_bytes(content[segment : segment + 2], "big")
     if scans > _MAX_SCANS:
         raise ImageError(f"a JPEG of {scans} scans; more than {_MAX_SCANS} are not decoded")
 

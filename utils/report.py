@@ -60,7 +60,7 @@ def protocol_words(report: dict) -> dict[str, str]:
         "val": "; flattered, for these images chose the epoch, too",
         "train": "; flattered, for the model has learnt these images",
     }
-    words = {"raw": "of the scores as they are"}
+    words = {"raw": "no mapping, the scores as they are"}
     if report["val_fitted"]:
         mapping = report["val_fitted"]["mapping"]
         words["val_fitted"] = f"mapping {mapping}{worth[report['split']] if mapping == 'fitted on validation' else ''}"
