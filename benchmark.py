@@ -18,13 +18,16 @@ import simplejpeg
 import torch
 
 from data.decode import ImageError, decode_rgb
+from data.files import write_json
 from models.backbones import SWIN_CONFIGS
-from utils import map_suites, network_suites, view_suites
+from utils.benchmarks import network as network_suites
+from utils.benchmarks import quality_map as map_suites
+from utils.benchmarks import views as view_suites
+from utils.benchmarks.timing import Measured
 from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors, whole_number
 from utils.distributed import select_device
+from utils.environment import environment
 from utils.options import add_compute_options
-from utils.report import environment, write_json
-from utils.timing import Measured
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from utils.checkpoint import WHERE_TO_GET_WEIGHTS, load_model
-from utils.command_line import RunError, entry_point, make_parser, output_file, parse_options, usage_errors
-from utils.exporting import CHECKED_BATCHES, export_onnx, export_safetensors
+from utils.checkpoint import load_model
+from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
+from utils.errors import RunError
+from utils.export.onnx_graph import CHECKED_BATCHES, export_onnx, export_safetensors
+from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
 SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors"}
 

@@ -22,20 +22,21 @@ from pathlib import Path
 
 import torch
 
+from data.files import write_csv, write_json
 from data.views import ViewSpec
 from models import build_model
 from models.uiqa import QualityModel
+from utils.benchmarks.latency import PASSES, measure_passes
 from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, table_file, usage_errors
-from utils.complexity import as_published, complexity
-from utils.cost_figures import draw_costs
-from utils.cost_tables import complexity_table, latency_table, resolution_table
-from utils.counting import COUNTERS, OPERATOR_COUNTERS
+from utils.costs.complexity import as_published, complexity
+from utils.costs.counting import COUNTERS, OPERATOR_COUNTERS
+from utils.costs.figures import draw_costs
+from utils.costs.resolutions import CROP_SIDE, CROPS, RESOLUTIONS, resolution, resolution_rows
+from utils.costs.tables import complexity_table, latency_table, resolution_table
 from utils.distributed import select_device
-from utils.latency import PASSES, measure_passes
+from utils.environment import environment
 from utils.options import add_model_options, add_view_options, model_options, view_spec
-from utils.report import environment, write_csv, write_json
-from utils.resolutions import CROP_SIDE, CROPS, RESOLUTIONS, resolution, resolution_rows
-from utils.training_options import train_parser
+from utils.training.options import train_parser
 
 PICTURES = (".pdf", ".png", ".svg")
 DRAWN_COUNTER = "ptflops_aten"

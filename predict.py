@@ -16,11 +16,11 @@ import torch
 
 from data.datasets import PhotographDataset
 from data.decode import EXTENSIONS, decode_rgb
+from data.files import natural_order, write_csv, write_json
 from data.views import ViewSpec
-from utils.checkpoint import WHERE_TO_GET_WEIGHTS, load_model
+from utils.bulk.ray_job import add_ray_options, score_with_ray, wants_ray
+from utils.checkpoint import load_model
 from utils.command_line import (
-    EXIT_FAILED_IMAGES,
-    RunError,
     entry_point,
     make_folder,
     make_parser,
@@ -31,9 +31,9 @@ from utils.command_line import (
     whole_number,
 )
 from utils.distributed import processes, rank, select_device
-from utils.figures import draw_quality_map, draw_views
-from utils.inference import Scores, predictions, score_photographs
-from utils.onnx_scoring import load_onnx
+from utils.errors import EXIT_FAILED_IMAGES, RunError
+from utils.export.onnx_runtime import load_onnx
+from utils.inference import Scores, score_photographs
 from utils.options import (
     add_compile,
     add_compute_options,
@@ -41,9 +41,10 @@ from utils.options import (
     add_max_pixels,
     check_fragment_draws,
 )
+from utils.predictions import predictions_table
 from utils.progress import progress_bar
-from utils.ray_scoring import add_ray_options, score_with_ray, wants_ray
-from utils.report import natural_order, write_csv, write_json
+from utils.reporting.figures import draw_quality_map, draw_views
+from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
 
 def predict_parser() -> argparse.ArgumentParser:
@@ -149,7 +150,7 @@ def predict(
     errors = dict(result.failures)
     if rank() > 0:
         return 0  # torchrun stops all processes at the first that fails; the one that writes tells of failures
-    rows = pd.DataFrame({"image": paths}).join(predictions(result, loaded.calibration))
+    rows = pd.DataFrame({"image": paths}).join(predictions_table(result, loaded.calibration))
     rows["error"] = [errors.get(index) for index in range(len(paths))]
     rows = rows.to_dict("records")
     if options.csv:

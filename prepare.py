@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader
 from data.packing import SPLITS, UnfinishedPack, partial_folder, plan_pack, remove_pack
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
 from utils.command_line import (
-    EXIT_FAILED_IMAGES,
-    RunError,
     add_flag,
     entry_point,
     make_folder,
@@ -26,6 +24,7 @@ from utils.command_line import (
     whole_number,
 )
 from utils.distributed import default_workers
+from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.options import (
     SEED,
     add_data_options,
@@ -36,7 +35,7 @@ from utils.options import (
     view_spec,
 )
 from utils.progress import progress_bar
-from utils.training_options import train_parser
+from utils.training.options import train_parser
 
 BYTES_PER_SCENE = 20e6  # six versions; seen: 15 MB on average
 

@@ -17,13 +17,12 @@ import torch
 
 from data.datasets import PhotographDataset
 from data.decode import DEFAULT_MAX_PIXELS
-from data.tables import SPLITS, LabelTable
+from data.files import write_csv, write_json
+from data.tables import SPLITS, LabelTable, data_fingerprint
 from models import build_model
 from utils.calibration import fit_calibration
-from utils.checkpoint import LoadedModel, load_model
+from utils.checkpoint import load_model
 from utils.command_line import (
-    EXIT_FAILED_IMAGES,
-    RunError,
     add_flag,
     entry_point,
     make_folder,
@@ -34,12 +33,11 @@ from utils.command_line import (
     usage_errors,
     whole_number,
 )
-from utils.comparison import compare, comparison_words, read_predictions
 from utils.distributed import processes, rank, select_device
-from utils.figures import draw_scatter
-from utils.gallery import choose, make_gallery, thumbnails
-from utils.html_report import write_html_report
-from utils.inference import Scores, predictions, score_photographs
+from utils.environment import environment
+from utils.errors import EXIT_FAILED_IMAGES, RunError
+from utils.inference import Scores, score_photographs
+from utils.loaded_model import LoadedModel
 from utils.options import (
     DATA_OPTIONS,
     add_compile,
@@ -51,20 +49,21 @@ from utils.options import (
     table_of,
     take_data_options,
 )
+from utils.predictions import predictions_table, read_predictions
 from utils.progress import Tally
-from utils.report import (
+from utils.reporting.comparison import compare, comparison_words
+from utils.reporting.figures import draw_scatter
+from utils.reporting.gallery import choose, make_gallery, thumbnails
+from utils.reporting.measures import (
     RESAMPLES,
-    data_fingerprint,
-    environment,
     evaluation_report,
     group_names,
     group_report,
     measured,
     measures_table,
     protocol_words,
-    write_csv,
-    write_json,
 )
+from utils.reporting.page import write_html_report
 
 NO_MAPPING = "needs a mapping: the checkpoint has none; give one with --calibration FILE (UIQA.npy)"
 
@@ -242,7 +241,7 @@ def scored(
     rows = labels.split(options.split).reset_index(drop=True)
     result = score(loaded.model, rows["path"], loaded, device, options)
     failures = [{"image": rows["image"][index], "error": message} for index, message in result.failures]
-    table = rows[["image", "mos"]].join(predictions(result, loaded.calibration))
+    table = rows[["image", "mos"]].join(predictions_table(result, loaded.calibration))
     table = with_labels(table, labels, options)[np.isfinite(result.scores)]
     if table.empty:
         raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
@@ -279,7 +278,7 @@ def score(
     """Score photographs with a model, cut as the checkpoint says."""
     photographs = PhotographDataset(paths, loaded.view_spec, draws=options.fragment_draws)
     return score_photographs(
-        model.to(device), photographs, device, options.batch_size, options.num_workers, label, together=together
+        model.to(device), photographs, device, options.batch_size, options.num_workers, label, distributed=together
     )
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,10 @@ from data.decode import ImageError
 from data.seeding import seed_torch
 from data.views import ViewSpec
 from models import build_model
-from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.calibration import Calibration, fit_calibration
-from utils.checkpoint import initialise, save_checkpoint
-from utils.command_line import RunError, entry_point, make_folder, parse_options, usage_errors
+from utils.checkpoint import Checkpoint, ResumeState
+from utils.command_line import entry_point, make_folder, parse_options, usage_errors
 from utils.distributed import (
     HostCopy,
     agree,
@@ -41,14 +41,16 @@ from utils.distributed import (
     wait_for_all,
     world_size,
 )
+from utils.errors import RunError
 from utils.inference import score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import model_options, view_spec
 from utils.progress import Tally, progress_bar, say
-from utils.run_logs import say_what_runs, start_logs, validation_words, write_logs
-from utils.training_data import load_training_data
-from utils.training_options import run_name, train_parser
-from utils.training_state import (
+from utils.training.data import load_training_data
+from utils.training.initialise import initialise, initialise_from_imagenet
+from utils.training.logs import say_what_runs, start_logs, validation_words, write_logs
+from utils.training.options import run_name, train_parser
+from utils.training.state import (
     Interruption,
     TrainingState,
     begin,
@@ -57,7 +59,7 @@ from utils.training_state import (
     interruptions,
     leave_signals_to_the_parent,
 )
-from utils.training_step import LOSSES, training_step
+from utils.training.step import LOSSES, training_step
 
 SHOWN_VIEWS = 8  # photographs of the first batch that TensorBoard shows
 
@@ -113,26 +115,32 @@ def train(
     curves = start_logs(logs, data.table, options, data.fingerprint, found is not None) if rank() == 0 else None
     say_what_runs(options, data.table, model, start, device, snapshots)
 
-    def checkpoint(**more) -> dict:
-        return {
-            "model": model_options(vars(options)),
-            "state_dict": state.weights(),
-            "view_spec": spec.to_dict(),
-            "mos_scale": scale,
-            "options": vars(options),
-            "fingerprint": data.fingerprint,
-            "calibration": None,
-            "branch_means": None,
-            "metrics": None,
-            "epoch": state.epoch,
-            **more,
-        }
+    def checkpoint(
+        measures: dict[str, float] | None = None,
+        calibration: Calibration | None = None,
+        branch_means: dict[str, float] | None = None,
+        resume: ResumeState | None = None,
+    ) -> Checkpoint:
+        return Checkpoint(
+            model=model_options(vars(options)),
+            state_dict=state.weights(),
+            view_spec=spec,
+            mos_scale=scale,
+            calibration=calibration,
+            branch_means=branch_means,
+            options=vars(options),
+            fingerprint=data.fingerprint,
+            metrics=measures,
+            epoch=state.epoch,
+            resume=resume,
+        )
 
-    def save_last(**more) -> None:
+    def save_last(*validated) -> None:
         for part in gather_objects(state.skipped):
             state.skipped |= part
         if rank() == 0:
-            save_checkpoint(snapshots / "last.pth", checkpoint(**more) | state.to_resume(), keep_previous=True)
+            last = replace(checkpoint(*validated), resume=state.to_resume())
+            last.save(snapshots / "last.pth", keep_previous=True)
         wait_for_all()
 
     for epoch in epochs:
@@ -161,14 +169,14 @@ def train(
             f"Epoch {epoch + 1}/{options.num_epochs} | " + validation_words(measures, len(data.validation), calibration)
         )
 
-        found_now = {"calibration": calibration.to_dict(), "branch_means": branch_means, "metrics": measures}
+        validated = measures, calibration, branch_means
         # A criterion that is not a number (constant scores, say) never beats one that is.
         if epoch == 0 or criterion > state.best:
             state.best = criterion if math.isfinite(criterion) else -math.inf
             state.best_epoch = epoch + 1
             if rank() == 0:
-                save_checkpoint(snapshots / "best.pth", checkpoint(**found_now))
-        save_last(**found_now)
+                checkpoint(*validated).save(snapshots / "best.pth")
+        save_last(*validated)
         if rank() == 0:
             write_logs(logs, state, curves, measures)
 
@@ -313,7 +321,7 @@ def validate(
     if not np.isfinite(scores).all():
         raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
     calibration = fit_calibration(scores, mos, "validation")
-    branch_means = {name: float(shares.mean() * scale["sd"]) for name, shares in result.shares.items()}
+    branch_means = {name: float(shares.mean() * scale["sd"]) for name, shares in result.points.items()}
     return mapped_metrics(scores, calibration(scores), mos), calibration, branch_means
 
 
@@ -335,13 +343,7 @@ def initial_weights(model: QualityModel, options: argparse.Namespace, spec: View
         return initialise(model, options.pretrained_path, scale["mean"], scale["sd"])
     if options.init == "scratch":
         return "random weights"
-    states: dict[int, dict] = {}  # downloaded once for all branches; some of timm's depend on the size
-    for name, trunk in model.trunks().items():
-        size = spec.view_sizes[name]
-        if size not in states:
-            states[size] = imagenet_state_dict(options.backbone, size)
-        trunk.load_state_dict(states[size])
-    return "ImageNet weights in every trunk"
+    return initialise_from_imagenet(model, options.backbone, spec)
 
 
 def keep_best(resumed: Path, snapshots: Path) -> None:

@@ -1,5 +1,6 @@
 """Batches of views: single photographs for scoring, pairs for training."""
 
+import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -7,7 +8,8 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from data.decode import ImageError, decode_rgb
+from data.decode import ImageError, decode_rgb, to_rgb
+from data.layout import to_image, to_view
 from data.packed import PackedViews
 from data.seeding import Purpose, derive_generator
 from data.tables import TableError
@@ -21,7 +23,7 @@ class PhotographDataset(Dataset):
     gives `index` and `error`, a message, instead, so that the rest of a batch goes on.
 
     Args:
-        paths: of the image files.
+        paths: of the image files; `data.decode.to_rgb` says what may stand in the place of a path.
         spec: how views are cut.
         mos: opinion of each; NaN where there is none.
         draws: how many draws of the fragments are cut; with more than one the distortion view is (draws, 3, S, S), draw
@@ -43,7 +45,7 @@ class PhotographDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         try:
-            image = decode_rgb(self.paths[index], self.spec.max_pixels)
+            image = to_rgb(self.paths[index], self.spec.max_pixels)
             views = make_views(image, self.spec, self.spec.evaluation_generator())
             if self.draws > 1:
                 views["distortion"] = sample_draws(image, self.spec, self.draws)
@@ -222,10 +224,12 @@ def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
 
 def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
     """Stack views to a batch; each is copied as it lies, which is twenty times as fast as in another order."""
-    return torch.stack([view.movedim(-3, -1) for view in views]).movedim(-1, -3)
+    return to_view(np.stack([to_image(view) for view in views]))
 
 
-def _named(error: ImageError, path: str) -> str:
-    """Return the message of an error, with the file's name in front where it lacks it."""
+def _named(error: ImageError, photo: object) -> str:
+    """Return an error's message, with the file's name in front if it lacks one."""
     message = str(error)
-    return message if message.startswith(str(path)) else f"{path}: {message}"
+    if not isinstance(photo, str | os.PathLike) or message.startswith(str(photo)):
+        return message
+    return f"{photo}: {message}"

@@ -13,6 +13,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from data.files import one_line
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 # The only plugins of Pillow that are asked: others read whatever comes under a photograph's name, and not all are safe.
@@ -68,6 +70,34 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
             pixels = _decode_with_pillow(opened)
         orientation = _orientation(opened)  # after decoding: Pillow has turned TIFFs and then drops the tag
     return np.ascontiguousarray(_turn_upright(pixels, orientation))
+
+
+def to_rgb(
+    photo: str | os.PathLike | bytes | Image.Image | np.ndarray, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> np.ndarray:
+    """Return a photograph in any form as 8-bit RGB.
+
+    Args:
+        photo: path or file content, decoded by `decode_rgb`; a PIL image, converted likewise; or (H, W, 3) uint8, used
+            as it is.
+        max_pixels: as in `decode_rgb`.
+
+    Returns:
+        (H, W, 3) uint8, C-contiguous.
+
+    Raises:
+        ImageError: as `decode_rgb`; or an array of another shape or type.
+    """
+    if isinstance(photo, Image.Image):
+        with _faults_of("<PIL image>", b""):
+            _check_size(*photo.size, max_pixels)
+            orientation = _orientation(photo)
+            return np.ascontiguousarray(_turn_upright(_decode_with_pillow(photo), orientation))
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
+            raise ImageError(f"<array>: must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
+        return np.ascontiguousarray(photo)
+    return decode_rgb(photo, max_pixels)
 
 
 def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
@@ -138,7 +168,7 @@ def _read(path_or_bytes: str | os.PathLike | bytes) -> tuple[str, bytes]:
 
 def _unreadable(name: str, error: OSError | ValueError) -> ImageError:
     """Return the error for a file that cannot be read; a ValueError comes from a name that no file can have."""
-    return ImageError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}")
+    return ImageError(f"{name}: cannot be read: {one_line(error)}")
 
 
 @contextmanager
@@ -151,7 +181,7 @@ def _faults_of(name: str, content: bytes) -> Iterator[None]:
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name}: not an image in a known format ({_first_bytes(content)})") from error
     except Exception as error:  # the decoders raise a dozen types for damaged files; all mean the same to the caller
-        raise ImageError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
+        raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
 
 
 def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
@@ -162,10 +192,13 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
             opened = Image.open(file, formats=_FORMATS)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-    width, height = opened.size
+    _check_size(*opened.size, max_pixels)
+    return opened
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels are more than --max_pixels {max_pixels}; raise it if meant")
-    return opened
 
 
 def _check_scans(content: bytes) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
+from data.layout import to_view
 from data.resize import resize_bilinear
 
 
@@ -94,4 +95,4 @@ def sample_fragments(
     windows = np.lib.stride_tricks.sliding_window_view(rows, (patch_size, patch_size * 3))
     patches = windows[tops, lefts * 3]  # (n, n, p, 3p)
     mosaic = patches.transpose(0, 2, 1, 3).reshape(side, side, 3)  # (n, p, n, 3p) -> (np, np, 3), a copy
-    return torch.from_numpy(mosaic).permute(2, 0, 1)
+    return to_view(mosaic)

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
-from data.views import ALL_VIEW_NAMES, ViewSpec, crop_aesthetic, to_tensor
+from data.views import ALL_VIEW_NAMES, ViewSpec, copy_view, crop_aesthetic
 
 VERSION = 1
 VIEWS, MANIFEST, JOURNAL = "views.bin", "manifest.json", "journal.jsonl"
@@ -202,7 +202,7 @@ class PackedViews:
                 part = crop_aesthetic(part, self.spec.crop_size, crop_generator)
             if name in DRAWN:
                 part = part[draw % record.draws]
-            views[name] = to_tensor(part)
+            views[name] = copy_view(part)
         return {name: views[name] for name in self.spec.views}
 
 
@@ -217,6 +217,7 @@ class PackedPhotographs(Dataset):
     def __init__(self, packed: PackedViews, samples: Iterable[int]):
         self.packed = packed
         self.is_ragged = packed.spec.is_ragged
+        self.draws = 1
         self.samples = [int(sample) for sample in samples]
 
     def __len__(self) -> int:

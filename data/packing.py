@@ -17,7 +17,9 @@ import pandas as pd
 from torch.utils.data import Dataset
 
 from data.decode import ImageError, decode_rgb, image_size
+from data.files import replace_file
 from data.fragments import sample_fragments
+from data.layout import to_image
 from data.packed import (
     JOURNAL,
     MANIFEST,
@@ -137,12 +139,12 @@ class PackWriter(Dataset):
                     else spec.evaluation_generator(draw)
                 )
                 mosaic = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
-                parts.append(mosaic.permute(1, 2, 0).numpy())
+                parts.append(to_image(mosaic))
         if "patches" in spec.views:
             for draw in range(record.draws):
                 seed = self.plan.random_seed, record.sample, draw
                 generator = derive_generator(Purpose.CROP, *seed) if record.split == "train" else None
-                parts.append(crop_patches(image, spec, generator).permute(0, 2, 3, 1).numpy())
+                parts.append(to_image(crop_patches(image, spec, generator)))
         content = b"".join(part.tobytes() for part in parts)
         if len(content) != record.size(spec):
             raise ImageError(f"{path}: its picture is not of the size that its header gives")
@@ -225,7 +227,7 @@ class UnfinishedPack:
         self.partial.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(self.plan.settings)]
         lines += [self._line(place) for place in sorted(self.checksums)]
-        _replace(self.partial / JOURNAL, "\n".join(lines) + "\n")
+        _write_text(self.partial / JOURNAL, "\n".join(lines) + "\n")
         (self.partial / MANIFEST).unlink(missing_ok=True)
         with (self.partial / VIEWS).open("ab") as file:
             file.truncate(self.plan.size)
@@ -243,7 +245,7 @@ class UnfinishedPack:
             os.fsync(file.fileno())
         rows = [json.loads(self._line(place)) for place in range(len(self.plan.records))]
         manifest = self.plan.settings | {"bytes": self.plan.size, "records": rows}
-        _replace(self.partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        _write_text(self.partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         (self.partial / JOURNAL).unlink()
         self.partial.rename(self.folder)
 
@@ -259,7 +261,7 @@ def remove_pack(folder: Path) -> None:
     """
     if not folder.exists():
         return
-    ours = {name + ending for name in (VIEWS, MANIFEST, JOURNAL) for ending in ("", ".tmp")}
+    ours = {file for name in (VIEWS, MANIFEST, JOURNAL) for file in (name, f".{name}.tmp")}
     foreign = sorted({path.name for path in folder.iterdir()} - ours)
     if foreign:
         raise PackError(f"{folder} is no pack: it holds {', '.join(foreign[:SHOWN])}; nothing was deleted")
@@ -271,11 +273,6 @@ def _source_of(record: dict) -> tuple[str, int, int]:
     return record["image"], record["source_bytes"], record["source_mtime_ns"]
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+def _write_text(path: Path, text: str) -> None:
+    with replace_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

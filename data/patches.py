@@ -9,6 +9,7 @@ import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
 from data.fragments import enlarge_to_fit
+from data.layout import to_view
 
 POLICIES = ("all", "texture")
 FEW = 3  # patches of a training step with "all", and of every step with "texture"
@@ -50,7 +51,7 @@ def cut_patches(
     elif count:
         places = np.linspace(0, len(places) - 1, count).round().astype(int)
     chosen = cells[np.unravel_index(places, cells.shape[:2])]  # a copy
-    return torch.from_numpy(chosen).permute(0, 3, 1, 2)
+    return to_view(chosen)
 
 
 def count_patches(height: int, width: int, size: int, policy: str = "all", count: int = 0) -> int:

@@ -1,11 +1,11 @@
 """The one place where pixels are resampled."""
 
 import numpy as np
-import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from data.decode import DEFAULT_MAX_PIXELS, ImageError
+from data.layout import to_image, to_view
 
 # Rows that make up one row of the result stay in a core's own cache from one to the next if they are no more bytes than
 # this. From about 80 megapixels on they are more, and columns go first.
@@ -43,6 +43,5 @@ def resize_bilinear(image: np.ndarray, height: int, width: int, max_pixels: int 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize (H, W, C) uint8 of 3 or 4 channels in torchvision's order, columns first; C-contiguous."""
     # A permuted view of the channels-last array keeps its memory order, for which torch has a vectorised uint8 kernel.
-    channels_first = torch.from_numpy(image).permute(2, 0, 1)
-    resized = functional.resize(channels_first, [height, width], InterpolationMode.BILINEAR, antialias=True)
-    return np.ascontiguousarray(resized.permute(1, 2, 0).numpy())
+    resized = functional.resize(to_view(image), [height, width], InterpolationMode.BILINEAR, antialias=True)
+    return np.ascontiguousarray(to_image(resized))

@@ -18,6 +18,7 @@ import pandas as pd
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFilter
 
+from data.files import write_csv
 from data.seeding import Purpose, derive_generator
 
 LABEL_FILE = "uhd-iqa-metadata.csv"
@@ -258,7 +259,5 @@ def make_synthetic_dataset(
         for job in progress(as_completed(jobs)):
             job.result()
     table = pd.DataFrame([row for job in jobs for row in job.result()])
-    unfinished = folder / f"{LABEL_FILE}.tmp"
-    table.to_csv(unfinished, index=False)
-    unfinished.replace(folder / LABEL_FILE)
+    write_csv(folder / LABEL_FILE, table)
     return table

@@ -1,5 +1,6 @@
 """Label files: which photographs there are, what people thought of them, and which split each belongs to."""
 
+import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from data.files import one_line
 
 DATABASES = ("UHD_IQA", "AVA", "csv")
 SPLITS = ("train", "val", "test")
@@ -130,6 +133,12 @@ def load_table(
     return LabelTable(frame.drop(columns=FOLDER), source, rule, tuple(notes))
 
 
+def data_fingerprint(table: pd.DataFrame) -> str:
+    """Return a short hash of which images there are and what people thought of them (sha256 of names and opinions)."""
+    lines = [f"{name}\t{mos:.9g}\n" for name, mos in zip(table["image"], table["mos"], strict=True)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
 def _with_paths(
     frame: pd.DataFrame, splits: Sequence[str], find: Callable[[str, str], str | None]
 ) -> tuple[pd.DataFrame, pd.Series]:
@@ -171,7 +180,7 @@ def _read_labels(database: str, source: Path, image_column: str, mos_column: str
     except TableError:
         raise
     except Exception as error:  # pandas raises many types for damaged files
-        cause = " ".join(str(error).split())[:300]
+        cause = one_line(error)
         raise TableError(f"{source}: cannot be read as a label file: {cause}") from error
 
     if database == "UHD_IQA":

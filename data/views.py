@@ -8,6 +8,7 @@ import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
 from data.fragments import enlarge_to_fit, sample_fragments
+from data.layout import to_image, to_view
 from data.patches import POLICIES, count_patches, cut_patches
 from data.resize import resize_bilinear
 from data.saliency import METHODS, salient_corner
@@ -153,11 +154,11 @@ def make_views(
     views = {}
     if "aesthetic" in spec.views:
         resized = resize_short_side(image, spec.resize, spec.max_pixels)
-        views["aesthetic"] = to_tensor(crop_aesthetic(resized, spec.crop_size, crop_generator))
+        views["aesthetic"] = copy_view(crop_aesthetic(resized, spec.crop_size, crop_generator))
     if "distortion" in spec.views:
         views["distortion"] = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
     if "salient" in spec.views:
-        views["salient"] = to_tensor(crop_salient(image, spec))
+        views["salient"] = copy_view(crop_salient(image, spec))
     if "patches" in spec.views:
         views["patches"] = crop_patches(image, spec, crop_generator)
     return views
@@ -182,7 +183,7 @@ def sample_draws(image: np.ndarray, spec: ViewSpec, draws: int) -> torch.Tensor:
         sample_fragments(image, spec.n_fragment, spec.patch_size, spec.evaluation_generator(draw), spec.max_pixels)
         for draw in range(draws)
     ]
-    return torch.stack([mosaic.permute(1, 2, 0) for mosaic in mosaics]).permute(0, 3, 1, 2)
+    return to_view(np.stack([to_image(mosaic) for mosaic in mosaics]))
 
 
 def short_side_shape(height: int, width: int, size: int) -> tuple[int, int]:
@@ -227,9 +228,9 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
     return padded
 
 
-def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Copy (..., S, S, 3), so that no larger array is held on to, and show it as (..., 3, S, S)."""
-    return torch.from_numpy(np.array(image, order="C")).movedim(-1, -3)
+def copy_view(image: np.ndarray) -> torch.Tensor:
+    """Return a crop (..., S, S, 3) as a view (..., 3, S, S) with its own memory: the whole image can be freed."""
+    return to_view(np.array(image, order="C"))
 
 
 def random_views(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:

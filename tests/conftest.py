@@ -16,7 +16,7 @@ from data.synthetic import make_synthetic_dataset
 from data.views import ViewSpec
 from models import build_model
 from utils.calibration import Calibration
-from utils.checkpoint import save_checkpoint
+from utils.weights_file import write_weights_file
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,7 @@ def exported(tmp_path_factory) -> ExportedModel:
         "options": {"run": "tiny", "lr": 1e-3},
     }
     folder = tmp_path_factory.mktemp("exported")
-    save_checkpoint(folder / "tiny.pth", content)
+    write_weights_file(folder / "tiny.pth", content)
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = export.main([str(folder / "tiny.pth"), "--format=onnx"])

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import benchmark
-from utils.command_line import EXIT_UNUSABLE_INPUT
-from utils.view_suites import encode
+from utils.benchmarks.views import encode
+from utils.errors import EXIT_UNUSABLE_INPUT
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_table_shows_the_limit_beside_both_ways(photograph_file, tmp_path, c
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
 def test_memory_is_measured_beside_the_image_itself(photograph_file, capsys, monkeypatch):
-    monkeypatch.setattr("utils.view_suites.MEMORY_MEGAPIXELS", 6)
+    monkeypatch.setattr("utils.benchmarks.views.MEMORY_MEGAPIXELS", 6)
     assert benchmark.main(["--suite=memory", f"--image={photograph_file}", "--json=-"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["image_mb"] == pytest.approx(18, rel=0.01)
@@ -51,7 +51,7 @@ def test_memory_is_measured_beside_the_image_itself(photograph_file, capsys, mon
 
 
 def test_scaling_tells_the_ratio_of_every_size(photograph_file, capsys, monkeypatch):
-    monkeypatch.setattr("utils.view_suites.SCALING_MEGAPIXELS", (1, 2))
+    monkeypatch.setattr("utils.benchmarks.views.SCALING_MEGAPIXELS", (1, 2))
     words = ["--suite=scaling", f"--image={photograph_file}", "--rounds=1", "--backbone=swin_nano", "--json=-"]
     assert benchmark.main(words) == 0
     report = json.loads(capsys.readouterr().out)

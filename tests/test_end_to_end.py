@@ -19,8 +19,8 @@ import test as test_entry
 import train
 from data.synthetic import make_synthetic_dataset
 from models import build_model
+from utils.benchmarks.plain import PlainUIQA, normalise, plain_views
 from utils.checkpoint import load_model
-from utils.plain import PlainUIQA, normalise, plain_views
 
 ROOT = Path(__file__).parent.parent
 

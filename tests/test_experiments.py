@@ -10,7 +10,7 @@ import pytest
 
 import prepare
 import test as test_entry
-from utils.training_options import train_parser
+from utils.training.options import train_parser
 
 ROOT = Path(__file__).parent.parent
 PARSERS = {

@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 import export
 from utils.checkpoint import load_model
-from utils.command_line import EXIT_UNUSABLE_INPUT
+from utils.errors import EXIT_UNUSABLE_INPUT
 
 
 def test_the_file_lies_beside_the_checkpoint_and_one_line_tells_of_it(exported):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import flops
-from utils.counting import COUNTERS, OPERATOR_COUNTERS
-from utils.resolutions import RESOLUTIONS
+from utils.costs.counting import COUNTERS, OPERATOR_COUNTERS
+from utils.costs.resolutions import RESOLUTIONS
 
 TINY = ["--backbone=swin_nano", "--resize=64", "--crop_size=64", "--n_fragment=2", "--salient_patch_dimension=64"]
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import predict
-from utils.command_line import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
+from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
 
 
 def run(trained, *words: str) -> int:

@@ -1,7 +1,7 @@
 """Making the demo set from the command line."""
 
 import prepare
-from utils.command_line import EXIT_UNUSABLE_INPUT
+from utils.errors import EXIT_UNUSABLE_INPUT
 
 SMALL = ["--scenes=3", "--height=96", "--width=128", "--num_workers=1"]
 

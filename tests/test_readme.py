@@ -14,7 +14,7 @@ import flops
 import predict
 import prepare
 import test as test_entry
-from utils.training_options import train_parser
+from utils.training.options import train_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 import test as test_entry
-from utils.command_line import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
+from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
 
 
 def evaluate(trained, tmp_path, *more: str) -> tuple[int, dict]:

@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from data.decode import ImageError
+from data.files import one_line
 from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
-from utils.checkpoint import CheckpointError
+from utils.errors import CheckpointError
 
 EXIT_FAILED_IMAGES = 1  # the work was done, but some images could not be used
 EXIT_UNUSABLE_INPUT = 2  # argparse's own code for a wrong command line
@@ -48,7 +49,7 @@ def entry_point(main: Callable) -> Callable:
             )
             return EXIT_UNUSABLE_INPUT
         except OSError as error:
-            print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+            print(f"error: {error.filename or 'input or output'}: {one_line(error)}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -139,7 +140,7 @@ def _config_tokens(path: Path, parser: argparse.ArgumentParser) -> list[str]:
         # BaseLoader leaves every value a string: `amp: off` stays a word, and types are argparse's business alone.
         entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:  # the last from deep nesting
-        parser.error(f"--config {path}: cannot be read: {getattr(error, 'strerror', None) or error}")
+        parser.error(f"--config {path}: cannot be read: {one_line(error)}")
     if not isinstance(entries or {}, dict):
         parser.error(f"--config {path}: must hold `option: value` lines")
     if "config" in (entries or {}):
@@ -201,7 +202,7 @@ def output_file(text: str) -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path.parent} cannot be made: {error.strerror}") from None
+        raise argparse.ArgumentTypeError(f"{path.parent} cannot be made: {one_line(error)}") from None
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text} cannot be written")
     return text
@@ -224,7 +225,7 @@ def make_folder(path: str | os.PathLike) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: this folder cannot be made: {error.strerror}") from error
+        raise RunError(f"{path}: this folder cannot be made: {one_line(error)}") from error
     if not os.access(path, os.W_OK):
         raise RunError(f"{path}: this folder cannot be written to")
     return path

@@ -5,36 +5,53 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from data.datasets import collate_photographs
 from models.uiqa import QualityModel
-from utils.calibration import Calibration
 from utils.distributed import HostCopy, gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
 
 
+class Photographs(Protocol):
+    """What the scoring loop needs of a data set.
+
+    Attributes:
+        draws: fragment draws of each photograph's distortion view.
+        is_ragged: whether photographs differ in how many patches they have, so that they cannot be stacked.
+    """
+
+    draws: int
+    is_ragged: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict:
+        """Return a sample as `data.datasets.PhotographDataset` does: views, or an `error`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Scores:
-    """What became of a list of photographs.
+    """The scores of a list of n photographs.
 
     Attributes:
         scores: (n,) float64, NaN where a photograph could not be used.
-        shares: for each view the points it adds to each score, (n,) float64; with the model's bias they sum to it.
-        draws: of the fragments, over which a score is averaged.
+        points: for each view what it adds to each score, (n,) float64; with the model's bias they sum to the score.
+        draws: number of fragment draws that a score is averaged over.
         draw_sd: (n,) float64, s.d. of a score between draws (divisor draws - 1); NaN with one draw.
-        maps: for each view, if asked for, the points of every place, (n, h, w) float32; shares are their means.
-        failures: (index, message) of photographs that could not be used, in order.
-        tally: images a second, and the share of the time in which the network waited for data.
+        maps: for each view, if asked for, the points of every place, (n, h, w) float32; `points` are their means.
+        failures: (index, message) of the photographs that could not be used, in order.
+        tally: images per second, and the fraction of the time in which the network waited for data.
     """
 
     scores: np.ndarray
-    shares: dict[str, np.ndarray]
+    points: dict[str, np.ndarray]
     draws: int
     draw_sd: np.ndarray
     maps: dict[str, np.ndarray] | None
@@ -44,133 +61,120 @@ class Scores:
 
 def score_photographs(
     model: nn.Module,
-    photographs: Dataset,
+    photographs: Photographs,
     device: torch.device,
     batch_size: int = 8,
     num_workers: int = 0,
     progress: str | None = None,
     maps: bool = False,
-    together: bool = True,
+    distributed: bool = True,
 ) -> Scores:
     """Score photographs; one that cannot be used is recorded and the rest go on.
 
     A score depends on the pixels, the model and the view specification alone: not on name, order, batch size (to 1e-5),
     worker count or process. Scores and what each view and place adds to them come from one forward pass.
 
+    Eight parameters, because this is the one loop for every caller: what to score, where, how fast, and what to keep.
+
     Args:
         model: a `QualityModel`, alone or in DataParallel; put into evaluation mode and left there.
-        photographs: samples as of `data.datasets.PhotographDataset`.
+        photographs: what to score.
         device: where the model is.
-        batch_size: photographs a forward pass; 1 where they differ in how many patches they have.
-        num_workers: processes (beside a GPU) or threads (on a CPU) that decode while the model works; 0 decodes between
+        batch_size: photographs per forward pass; 1 is used if they are ragged.
+        num_workers: processes (with a GPU) or threads (on a CPU) that decode while the model works; 0 decodes between
             the batches.
         progress: label of a progress bar, shown on a terminal only; None for no bar.
-        maps: keep what every place adds.
-        together: of several processes each scores its part, no photograph twice, and all get the whole result; False
-            for work that one process does alone.
+        maps: keep the points of every place.
+        distributed: under torchrun each rank scores its part, no photograph twice, and all ranks get the whole result;
+            False for work that one rank does alone.
     """
     count = len(photographs)
-    if getattr(photographs, "is_ragged", False):
-        batch_size = 1
-    mine = range(rank(), count, world_size()) if together else range(count)
-    table = _Table(count, unwrap(model).view_names)
+    batch_size = 1 if photographs.is_ragged else batch_size
+    own = range(rank(), count, world_size()) if distributed else range(count)
+    results = _Results(count)
     tally = Tally()
     model.eval()
     network = _Contributions(unwrap(model), maps)
     if isinstance(model, nn.DataParallel):
         network = nn.DataParallel(network, model.device_ids)
-    under_way: tuple[np.ndarray, dict[str, HostCopy]] | None = None
-    with torch.inference_mode(), progress_bar(len(mine), progress if rank() == 0 else None) as bar:
-        batches = _batches(Subset(photographs, mine), batch_size, num_workers, device)
-        for _ in range(0, len(mine), batch_size):
+    in_flight: tuple[np.ndarray, dict[str, HostCopy]] | None = None
+    with torch.inference_mode(), progress_bar(len(own), progress if rank() == 0 else None) as bar:
+        batches = _batches(Subset(photographs, own), batch_size, num_workers, device)
+        for _ in range(0, len(own), batch_size):
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
-            table.failures += batch["errors"]
+            results.failures += batch["errors"]
             launched = None
             if len(batch["index"]):
                 views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-                found = network(**views)
-                launched = batch["index"], {name: HostCopy(values) for name, values in found.items()}
-            # To fetch scores waits for them; those of one batch are fetched when a GPU has the next one to work on.
-            if under_way:
-                table.take(*under_way)
-            under_way = launched
+                outputs = network(**views)
+                launched = batch["index"], {name: HostCopy(values) for name, values in outputs.items()}
+            # Reading scores waits for them, so the previous batch is read once the GPU has this one to work on.
+            if in_flight:
+                results.put(*in_flight)
+            in_flight = launched
             tally.add(len(batch["index"]) + len(batch["errors"]), waited)
             bar.update(len(batch["index"]) + len(batch["errors"]))
-        if under_way:
-            table.take(*under_way)
-    if together and world_size() > 1:
-        table.gather(mine)
+        if in_flight:
+            results.put(*in_flight)
+    if distributed and world_size() > 1:
+        results.gather(own)
         tally.images = count
     tally.stop()
-    shares = {name: table.columns[name] for name in unwrap(model).view_names}
-    draws = getattr(photographs, "draws", 1)
-    places = table.places if maps else None
-    return Scores(table.columns["score"], shares, draws, table.columns["draw_sd"], places, table.failures, tally)
+    names = unwrap(model).view_names
+    return Scores(
+        scores=results.column("score"),
+        points={name: results.column(f"points_{name}") for name in names},
+        draws=photographs.draws,
+        draw_sd=results.column("draw_sd"),
+        maps={name: results.values[f"map_{name}"] for name in names if f"map_{name}" in results.values}
+        if maps
+        else None,
+        failures=results.failures,
+        tally=tally,
+    )
 
 
-class _Table:
-    """What is known of a list of photographs so far.
+class _Results:
+    """The outputs for a list of photographs as they come in.
 
     Attributes:
-        columns: score, share of each view and draw_sd, (n,) float64 each; NaN where not known.
-        places: the maps, (n, h, w) float32 for each view, where they were asked for.
+        values: each output by name, (n, ...), NaN where it has not come in.
         failures: (index, message).
     """
 
-    def __init__(self, count: int, views: tuple[str, ...]):
-        self.columns = {name: np.full(count, np.nan) for name in ("score", *views, "draw_sd")}
-        self.places: dict[str, np.ndarray] = {}
+    def __init__(self, count: int):
+        self.count = count
+        self.values: dict[str, np.ndarray] = {}
         self.failures: list[tuple[int, str]] = []
 
-    def take(self, index: np.ndarray, copies: dict[str, HostCopy]) -> None:
-        """Take in what `_Contributions` gave for photographs."""
-        rows = copies.pop("table").read().double().numpy()
-        self._put(index, rows, {name: copy.read().float().numpy() for name, copy in copies.items()})
+    def column(self, name: str) -> np.ndarray:
+        """Return an output of one number a photograph, (n,) float64; all NaN if no photograph has it."""
+        return self.values.get(name, np.full(self.count, np.nan)).astype(float)
 
-    def gather(self, mine: range) -> None:
-        """Take in what the other processes know; this one knows of `mine`."""
-        rows = np.stack(list(self.columns.values()), axis=1)
-        own = mine, rows[mine], {name: values[mine] for name, values in self.places.items()}, self.failures
-        parts = gather_objects(own)
-        for index, rows, places, _ in parts:
-            self._put(index, rows, places)
+    def put(self, index: np.ndarray | range, outputs: dict[str, HostCopy | np.ndarray]) -> None:
+        """Store the outputs of `_Contributions` for the photographs of an index."""
+        for name, output in outputs.items():
+            rows = output.read().float().numpy() if isinstance(output, HostCopy) else output
+            if name not in self.values:
+                self.values[name] = np.full((self.count, *rows.shape[1:]), np.nan, np.float32)
+            self.values[name][index] = rows
+
+    def gather(self, own: range) -> None:
+        """Exchange results with the other ranks; this one has scored the photographs of `own`."""
+        parts = gather_objects((own, {name: values[own] for name, values in self.values.items()}, self.failures))
+        for index, outputs, _ in parts:
+            self.put(index, outputs)
         self.failures = sorted(failure for *_, failures in parts for failure in failures)
-
-    def _put(self, index: np.ndarray | range, rows: np.ndarray, places: dict[str, np.ndarray]) -> None:
-        for column, values in zip(self.columns.values(), rows.T, strict=True):
-            column[index] = values
-        count = len(self.columns["score"])
-        for name, values in places.items():
-            if name not in self.places:
-                self.places[name] = np.full((count, *values.shape[1:]), np.nan, np.float32)
-            self.places[name][index] = values
-
-
-def predictions(result: Scores, calibration: Calibration | None) -> pd.DataFrame:
-    """Return scores as a table.
-
-    Returns:
-        Columns `score`; `quality`, the score on the MOS scale, NaN without a mapping; with several draws of the
-        fragments `draw_sd`, the s.d. of a score between draws, and `sampling_error`, the standard error of their mean;
-        and for each view `points_<view>`, what it adds to the score.
-    """
-    quality = calibration(result.scores) if calibration else np.full(len(result.scores), np.nan)
-    table = pd.DataFrame({"score": result.scores, "quality": quality})
-    if result.draws > 1:
-        table["draw_sd"] = result.draw_sd
-        table["sampling_error"] = result.draw_sd / np.sqrt(result.draws)
-    for name, shares in result.shares.items():
-        table[f"points_{name}"] = shares
-    return table
 
 
 class _Contributions(nn.Module):
-    """Gives what the loop keeps of `QualityModel.contributions`, as a module, so that DataParallel can spread it.
+    """Returns what the loop keeps of `QualityModel.contributions`, as a module that DataParallel can replicate.
 
     Returns:
-        `table` (B, 2 + views): score, share of each view, s.d. between draws; and the maps by name if asked for.
+        By name: `score`, `draw_sd` (NaN with one draw) and `points_<view>`, (B,) each; and, if asked for, `map_<view>`,
+        (B, h, w).
     """
 
     def __init__(self, model: QualityModel, maps: bool):
@@ -179,17 +183,23 @@ class _Contributions(nn.Module):
         self.maps = maps
 
     def forward(self, **views: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = self.model.contributions(**views)
-        maps = {name: found[name] for name in self.model.view_names}
-        score = found["score"]
-        of_draw = found.get("score_of_draw", score[:, None])
-        draw_sd = of_draw.std(dim=1) if of_draw.shape[1] > 1 else torch.full_like(score, torch.nan)
-        table = torch.stack([score, *(places.mean(dim=(1, 2)) for places in maps.values()), draw_sd], dim=1)
-        return {"table": table} | (maps if self.maps else {})
+        contributions = self.model.contributions(**views)
+        score = contributions["score"]
+        score_of_draw = contributions.get("score_of_draw", score[:, None])  # (B, K)
+        several = score_of_draw.shape[1] > 1
+        outputs = {
+            "score": score,
+            "draw_sd": score_of_draw.std(dim=1) if several else torch.full_like(score, torch.nan),
+        }
+        for name in self.model.view_names:
+            outputs[f"points_{name}"] = contributions[name].mean(dim=(1, 2))
+            if self.maps:
+                outputs[f"map_{name}"] = contributions[name]
+        return outputs
 
 
-def _batches(photographs: Dataset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
-    """Yield the photographs in collated batches, the next two of which are under way."""
+def _batches(photographs: Subset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
+    """Yield collated batches; the next two are already being decoded."""
     if device.type != "cpu" or num_workers == 0:
         yield from DataLoader(
             photographs,
@@ -199,8 +209,8 @@ def _batches(photographs: Dataset, batch_size: int, num_workers: int, device: to
             pin_memory=device.type == "cuda",
         )
         return
-    # The network fills the processor: threads decode without the copies of this process and of every batch that worker
-    # processes would cost it. Beside a GPU they would hold up the thread that launches its kernels.
+    # On a CPU threads decode: worker processes would copy this process and every batch. With a GPU they would hold up
+    # the thread that launches its kernels.
     with ThreadPoolExecutor(num_workers) as pool:
         try:
             ahead: deque = deque()

@@ -75,7 +75,7 @@ class Configs:
 
     def __init__(self, folder: Path):
         from utils.command_line import parse_options
-        from utils.training_options import train_parser
+        from utils.training.options import train_parser
 
         self.parse, self.parser = parse_options, train_parser
         self.folder = folder

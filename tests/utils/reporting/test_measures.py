@@ -1,0 +1,190 @@
+"""Reports: the contract of the measures, valid JSON, files that are whole."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.files import natural_order, write_csv, write_json
+from data.tables import data_fingerprint
+from utils.calibration import fit_calibration
+from utils.environment import commit, environment
+from utils.errors import RunError
+from utils.metrics import MEASURES, iqa_metrics
+from utils.reporting.measures import evaluation_report, group_report, measures_table, protocol_words
+
+
+@pytest.fixture(scope="module")
+def sample() -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(3)
+    mos = generator.uniform(0.3, 0.9, 60)
+    return 4 * mos + generator.normal(0, 0.3, 60), mos
+
+
+@pytest.fixture(scope="module")
+def report(sample) -> dict:
+    scores, mos = sample
+    calibration = fit_calibration(scores[:30], mos[:30], "validation")
+    return evaluation_report(scores, mos, "test", calibration(scores), calibration.describe())
+
+
+def test_the_three_protocols_have_measures_and_intervals(report):
+    assert list(report) == ["split", "n", "raw", "val_fitted", "test_fitted"]
+    assert (report["split"], report["n"]) == ("test", 60)
+    for protocol in ("raw", "val_fitted", "test_fitted"):
+        assert set(report[protocol]) == {*MEASURES, "ci95", "mapping"}
+        assert set(report[protocol]["ci95"]) == set(MEASURES)
+        for name, (low, high) in report[protocol]["ci95"].items():
+            assert low < report[protocol][name] < high
+    assert "validation" in report["val_fitted"]["mapping"]
+    assert "test labels" in report["test_fitted"]["mapping"]
+
+
+def test_a_superscript_in_a_name_is_no_number():
+    names = ["9\u00b25.jpg", "10\u00b25.jpg"]
+    assert sorted(names, key=natural_order) == names
+
+
+@pytest.mark.parametrize(
+    ("split", "mapping", "worth"),
+    [
+        ("test", "fitted on validation", "the honest figure"),
+        ("val", "fitted on validation", "flattered"),
+        ("train", "fitted on validation", "flattered"),
+        ("test", "fitted on UIQA.npy (as released)", ""),
+    ],
+)
+def test_only_a_test_split_with_a_mapping_of_validation_is_called_honest(split, mapping, worth, report):
+    words = protocol_words(report | {"split": split, "val_fitted": report["val_fitted"] | {"mapping": mapping}})
+    assert list(words) == ["raw", "val_fitted", "test_fitted"]
+    assert worth in words["val_fitted"]
+    assert ("honest" in words["val_fitted"]) == (worth == "the honest figure")
+
+
+def test_without_a_calibration_there_is_no_honest_mapping_and_the_rest_is_the_same(sample, report):
+    assert evaluation_report(*sample, "test", None, "") == report | {"val_fitted": None}
+
+
+def test_another_seed_moves_the_intervals_alone(sample, report):
+    other = evaluation_report(*sample, "test", None, "", seed=1)["raw"]
+    assert other["ci95"] != report["raw"]["ci95"]
+    assert other | {"ci95": report["raw"]["ci95"]} == report["raw"]
+
+
+def test_ranks_are_the_same_in_every_protocol_and_a_fit_to_the_labels_errs_least(sample, report):
+    assert {report[name]["SRCC"] for name in ("raw", "val_fitted", "test_fitted")} == {iqa_metrics(*sample)["SRCC"]}
+    assert report["test_fitted"]["RMSE"] <= report["val_fitted"]["RMSE"] < report["raw"]["RMSE"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_few_images_have_a_report_too_and_it_is_valid_json(n, capsys):
+    report = evaluation_report(np.arange(n), np.arange(n) + 0.5, "val", None, "")
+    assert "too few" in report["test_fitted"]["mapping"]
+    write_json("-", report)
+    assert json.loads(capsys.readouterr().out)["raw"]["RMSE"] == 0.5
+    assert len(measures_table({"raw": report["raw"]}).splitlines()) == 2
+
+
+def test_the_table_has_a_line_for_every_row(report):
+    lines = measures_table({"raw": report["raw"], "val-fitted": None}).splitlines()
+    assert [line.split()[0] for line in lines] == ["SRCC", "raw", "val-fitted"]
+    assert f"{report['raw']['PLCC']:.4f}" in lines[1]
+
+
+CONTENT = {
+    "nan": float("nan"),
+    "inf": np.inf,
+    "numpy": np.float32(0.5),
+    "array": np.arange(3),
+    "scalar array": np.array(0.25),
+    "nested": {"nan": (np.float64("nan"), 2)},
+    "list": [np.int64(1), None],
+}
+
+
+def test_json_is_valid_whatever_the_numbers(tmp_path):
+    write_json(tmp_path / "below" / "a.json", CONTENT)
+    text = (tmp_path / "below" / "a.json").read_text()
+    assert json.loads(text) == {
+        "nan": None,
+        "inf": None,
+        "numpy": 0.5,
+        "array": [0, 1, 2],
+        "scalar array": 0.25,
+        "nested": {"nan": [None, 2]},
+        "list": [1, None],
+    }
+
+
+def test_json_for_standard_output_stands_alone_and_makes_no_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_json("-", {"grey": "größer", "nan": np.float32("nan")})
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"grey": "größer", "nan": None}
+    assert captured.err == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "below" / "a.csv"
+    write_csv(path, [{"a": 1, "b": "ü, ö"}])
+    assert pd.read_csv(path).to_dict("records") == [{"a": 1, "b": "ü, ö"}]
+
+    def full_disk(self, file, **options):
+        file.write_text("half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_csv(path, [{"a": 2, "b": ""}])
+    assert pd.read_csv(path)["a"].tolist() == [1]
+
+
+def test_the_environment_names_what_a_result_depends_on():
+    assert {"command", "python", "torch", "torchvision", "timm", "numpy", "Pillow", "simplejpeg"} <= set(environment())
+
+
+@pytest.fixture
+def grouped(sample) -> pd.DataFrame:
+    scores, mos = sample
+    kinds = np.array(["10 px", "2 px", None])[np.arange(60) % 3]
+    return pd.DataFrame({"score": scores, "mos": mos, "quality": scores / 4, "kind": kinds})
+
+
+def test_groups_are_measured_alone_and_in_natural_order(grouped):
+    found = group_report(grouped, "kind")
+    assert list(found["measures"]) == ["2 px", "10 px"]
+    rows = grouped[grouped["kind"] == "2 px"]
+    alone = found["measures"]["2 px"]
+    assert alone["n"] == 20
+    assert alone["SRCC"] == iqa_metrics(rows["score"], rows["mos"])["SRCC"]
+    assert alone["MAE"] == pytest.approx((rows["quality"] - rows["mos"]).abs().mean())
+    assert "whole split" in found["protocol"]
+
+
+def test_without_a_mapping_groups_are_measured_raw(grouped):
+    found = group_report(grouped.assign(quality=np.nan), "kind")
+    assert found["protocol"] == "raw scores"
+    rows = grouped[grouped["kind"] == "2 px"]
+    assert found["measures"]["2 px"]["RMSE"] == pytest.approx(np.sqrt(((rows["score"] - rows["mos"]) ** 2).mean()))
+
+
+@pytest.mark.parametrize(("column", "words"), [("shape", "no such column.*kind"), ("score", "60 different entries")])
+def test_a_column_that_makes_no_groups_is_refused(grouped, column, words):
+    with pytest.raises(RunError, match=words):
+        group_report(grouped, column)
+
+
+def test_the_fingerprint_knows_names_and_opinions_and_not_their_order():
+    table = pd.DataFrame({"image": ["a.jpg", "b.jpg"], "mos": [0.1, 0.2], "score": [1, 2]})
+    fingerprint = data_fingerprint(table)
+    assert data_fingerprint(table[::-1].drop(columns="score")) == fingerprint
+    assert data_fingerprint(table.assign(mos=[0.1, 0.3])) != fingerprint
+    assert data_fingerprint(table.assign(image=["a.jpg", "c.jpg"])) != fingerprint
+
+
+def test_the_commit_is_a_hash_or_unknown(monkeypatch):
+    assert commit() == "unknown" or len(commit().split(" + ")[0]) == 40
+    monkeypatch.setenv("PATH", "")
+    assert commit() == "unknown"

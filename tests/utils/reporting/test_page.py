@@ -1,0 +1,237 @@
+"""The report: whole, self-contained, safe to open whatever the photographs are called, and of use with a mouse."""
+
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import test as test_entry
+from utils.reporting.measures import evaluation_report
+from utils.reporting.page import write_html_report
+
+EVIL = "<img src=x onerror=alert(1)>.jpg"
+EVIL_GROUP = "</script><b>&"
+
+
+@pytest.fixture(scope="module")
+def labels(tiny_dataset, tmp_path_factory) -> Path:
+    """The tiny data set's photographs thrice over as a test split, one with a name that is no name for a web page."""
+    folder = tmp_path_factory.mktemp("report")
+    rows = []
+    for copy in range(3):
+        for number, path in enumerate(sorted(tiny_dataset.rglob("*.jpg"))):
+            name = EVIL if not rows else f"{copy}_{number}.jpg"
+            shutil.copy(path, folder / name)
+            group = EVIL_GROUP if number % 2 else "plain"
+            rows.append({"image": name, "mos": 0.2 + 0.02 * number, "split": "test", "kind": group})
+    pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
+    return folder / "labels.csv"
+
+
+@pytest.fixture(scope="module")
+def report(trained, labels, tmp_path_factory) -> Path:
+    """A report as test.py writes it."""
+    logs = tmp_path_factory.mktemp("logs")
+    data = ["--database=csv", f"--metadata={labels}", f"--database_dir={labels.parent}"]
+    words = ["--checkpoint", str(trained.best), *data, f"--logdir={logs}", "--num_workers=0", "--device=cpu"]
+    assert test_entry.main([*words, "--report", "--group_by=kind"]) == 0
+    return logs / "tiny" / "report_test.html"
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.inside: list[str] = []
+        self.data: dict = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.inside.append(dict(attrs).get("id", tag))
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self.inside.pop()
+
+    def handle_data(self, text):
+        if not self.inside:
+            self.words.append(text)
+        elif self.inside[-1] == "data":
+            self.data = json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def page(report) -> Page:
+    return Page(report.read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing(page):
+    places = [attributes[name] for _, attributes in page.tags for name in ("src", "href") if name in attributes]
+    assert places
+    assert all(place.startswith("data:") for place in places)
+    policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in re.search("script-src[^;]*", policy)[0]
+
+
+def test_names_and_label_text_are_text(page, labels):
+    assert EVIL in page.words
+    assert any(EVIL_GROUP in words for words in page.words)
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert sum(tag == "b" for tag, _ in page.tags) == 5  # the tiles' figures alone
+    assert EVIL in [image["name"] for image in page.data["images"]]
+
+
+def test_every_photograph_is_in_the_table_with_its_thumbnail(page, labels):
+    table = pd.read_csv(labels)
+    assert [image["name"] for image in page.data["images"]] == table["image"].tolist()
+    assert all(image["thumb"].startswith("data:image/jpeg") for image in page.data["images"])
+    columns = page.data["columns"]
+    assert columns[:3] == ["mos", "score", "quality"]
+    first = dict(zip(columns, page.data["images"][0]["values"], strict=True))
+    assert first["mos"] == pytest.approx(table["mos"][0])
+    assert first["error"] == pytest.approx(first["quality"] - first["mos"], abs=1e-5)
+
+
+def test_a_card_tells_the_numbers_of_its_own_photograph(report):
+    """The numbers on a card stand in the order of its columns, points left out."""
+    text = report.read_text(encoding="utf-8")
+    data = Page(text).data
+    for row, head in re.findall(r'<article class="panel card" data-row="(\d+)">\s*<header>(.*?)</header>', text, re.S):
+        values = dict(zip(data["columns"], data["images"][int(row)]["values"], strict=True))
+        assert f"<span>quality \N{MINUS SIGN} MOS {values['error']:.3f}</span>" in head
+        assert f"<span>score {values['score']:.3f}</span>" in head
+
+
+def test_the_page_says_what_the_result_depends_on(page):
+    text = " ".join(page.words)
+    for words in ("command", "commit", "torch", "fingerprint", "fitted on validation", "resamples", "The places are"):
+        assert words in text
+
+
+def test_figures_for_a_publication_stand_beside_it(report):
+    for ending, begins in (("pdf", b"%PDF"), ("png", b"\x89PNG")):
+        assert (report.parent / f"scatter_test.{ending}").read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_a_report_is_made_of_predictions_without_scoring_again(with_model, trained, report, labels, tmp_path, capsys):
+    predictions = report.parent / "predictions_test.csv"
+    words = ["--predictions", str(predictions), "--report", f"--logdir={tmp_path}", "--group_by=kind", "--run=again"]
+    if with_model:
+        data = ["--database=csv", f"--metadata={labels}", f"--database_dir={labels.parent}"]
+        words += ["--checkpoint", str(trained.best), *data, "--num_workers=0", "--device=cpu"]
+    assert test_entry.main(words) == 0
+    page = Page((tmp_path / "again" / "report_test.html").read_text(encoding="utf-8"))
+    assert len(page.data["images"]) == len(pd.read_csv(predictions))
+    pictures = [attributes for tag, attributes in page.tags if tag == "img" and attributes.get("class") == "places"]
+    assert bool(pictures) == with_model
+    assert not list(tmp_path.rglob("test_test.json"))
+
+
+def test_nine_hundred_photographs_make_a_page_of_less_than_40_mb(tmp_path):
+    generator = np.random.default_rng(0)
+    mos = generator.uniform(0.2, 0.9, 900)
+    table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(900)], "mos": mos, "score": mos, "quality": np.nan})
+    report = evaluation_report(mos + generator.normal(0, 0.1, 900), mos, "test", None, "")
+    report |= dict.fromkeys(("groups", "controls", "checkpoint", "labels", "split_rule")) | {
+        "failures": [{"image": "a.jpg", "error": "a.jpg: <truncated>"}],
+        "bootstrap": "paired",
+    }
+    thumbnail = "data:image/jpeg;base64," + "A" * 9000  # 160 pixels of noise take 6.6 kB
+    write_html_report(
+        tmp_path / "r.html", report, table, [thumbnail] * 900, {"best": [1], "worst": []}, None, {"a": "b"}
+    )
+    assert os.path.getsize(tmp_path / "r.html") < 16e6  # forty cards of 0.4 MB are to come
+    assert "a.jpg: &lt;truncated&gt;" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+class TestInABrowser:
+    """With Chromium on the machine: no error, no request, and every tool does what it says."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def browser(cls):
+        binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if binary is None:
+            pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+        playwright = pytest.importorskip("playwright.sync_api")
+        with playwright.sync_playwright() as started:
+            browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+            yield browser
+            browser.close()
+
+    @pytest.fixture(
+        params=[("light", 1280), ("dark", 1280), ("light", 390)], ids=lambda given: f"{given[0]}-{given[1]}"
+    )
+    def opened(self, request, browser, report):
+        scheme, width = request.param
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        faults, requests = [], []
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.on("request", lambda asked: requests.append(asked.url))
+        page.goto(report.as_uri())
+        page.wait_for_selector("#scatter .points path")
+        yield page
+        page.close()
+        assert faults == []
+        assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
+
+    def test_a_point_tells_its_name_and_opens_its_card(self, opened):
+        point = opened.locator("#scatter .points path").nth(5)
+        point.scroll_into_view_if_needed()
+        box = point.bounding_box()
+        middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        opened.mouse.move(*middle)
+        tip = opened.locator("#tip")
+        tip.wait_for(state="visible")
+        name = tip.locator("strong").inner_text()
+        assert tip.locator("img").get_attribute("src").startswith("data:image/jpeg")
+        opened.mouse.click(*middle)
+        assert opened.locator("#dialog strong").first.inner_text() == name
+        opened.locator("#dialog .close").click()
+        assert not opened.locator("#dialog").is_visible()
+
+    def test_the_table_sorts_and_searches(self, opened):
+        def column(place: int) -> list[str]:
+            return opened.locator(f"#table tbody td:nth-child({place})").all_inner_texts()
+
+        for expected in (sorted, lambda values: sorted(values, reverse=True)):
+            opened.locator("#table th button", has_text="MOS").first.click()
+            values = [float(text) for text in column(2)]
+            assert values == expected(values)
+        everything = len(values)
+        opened.locator("#search").fill("ONERROR")
+        assert column(1) == [EVIL]
+        assert opened.locator("#found").inner_text() == f"1 of {everything}"
+        opened.locator("#table tbody button").click()
+        assert opened.locator("#dialog strong").first.inner_text() == EVIL
+
+    def test_the_page_fits_its_width_and_follows_the_scheme(self, opened):
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        dark = opened.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        brightness = opened.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+        assert (brightness < 60) == dark
+        opened.set_viewport_size({"width": 360, "height": 800})
+        opened.wait_for_timeout(500)  # the plots follow
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+    def test_maps_can_be_laid_aside(self, opened):
+        places = opened.locator("img.places").first
+        assert places.is_visible()
+        opened.locator("#maps").uncheck()
+        assert not places.is_visible()

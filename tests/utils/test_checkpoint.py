@@ -1,0 +1,409 @@
+"""Checkpoints: whole or not at all, never code, ours and the released ones."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torchvision.models import SwinTransformer
+
+from data.views import ViewSpec
+from models import UIQA, SwinT, build_model
+from utils.benchmarks.plain import PlainUIQA, normalise
+from utils.calibration import Calibration
+from utils.checkpoint import load_checkpoint, load_model
+from utils.errors import CheckpointError
+from utils.export.onnx_graph import export_safetensors
+from utils.training.initialise import initialise
+from utils.weights_file import previous_of, write_weights_file
+
+SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
+
+
+def random_views(size: int = 64, batch: int = 2) -> dict[str, torch.Tensor]:
+    return {name: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8) for name in UIQA.view_names}
+
+
+@pytest.fixture
+def model() -> UIQA:
+    torch.manual_seed(3)
+    return build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes).eval()
+
+
+def content_of(model: UIQA, mean: float = 0.0, sd: float = 1.0) -> dict:
+    return {
+        "model": {"name": "UIQA", "backbone": "timm:test_resnet"},
+        "state_dict": model.state_dict(),
+        "view_spec": SPEC.to_dict(),
+        "mos_scale": {"mean": mean, "sd": sd},
+        "calibration": Calibration((0.9, 0.2, 0.5, 0.1), "validation").to_dict(),
+        "branch_means": {"aesthetic": 0.1, "distortion": -0.2, "salient": 0.3},
+        "metrics": {"SRCC": 0.5},
+        "options": {"run": "r", "lr": 1e-3, "metadata": None},
+        "epoch": 3,
+    }
+
+
+def test_a_round_trip_scores_bit_for_bit_the_same(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model))
+    loaded = load_model(tmp_path / "c.pth")
+    views = random_views()
+    assert torch.equal(loaded.model(**views), model(**views))
+    assert loaded.view_spec == SPEC
+    assert loaded.calibration == Calibration((0.9, 0.2, 0.5, 0.1), "validation")
+    assert loaded.branch_means == {"aesthetic": 0.1, "distortion": -0.2, "salient": 0.3}
+    assert loaded.options == {"run": "r", "lr": 1e-3, "metadata": None}
+    assert not loaded.model.training
+
+
+def test_a_checkpoint_with_all_that_resuming_needs_is_plain_data(model, tmp_path):
+    optimizer = torch.optim.Adam(model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()
+    content = content_of(model) | {"optimizer": optimizer.state_dict(), "best": 0.5}
+    write_weights_file(tmp_path / "c.pth", content)
+    plain = torch.load(tmp_path / "c.pth", weights_only=True)
+    assert set(plain) == {*content, "format", "version"}
+    moments = optimizer.state_dict()["state"][0]
+    assert torch.equal(plain["optimizer"]["state"][0]["exp_avg"], moments["exp_avg"])
+
+
+def test_training_does_not_reach_into_what_was_saved(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model))
+    views = random_views()
+    before = model(**views)
+    with torch.no_grad():
+        model.quality[1].bias += 1
+    assert torch.equal(load_model(tmp_path / "c.pth").model(**views), before)
+
+
+def test_a_trunk_of_fixed_size_is_rebuilt_for_the_checkpoints_views(tmp_path):
+    backbone = "timm:efficientvit_m0"
+    spec = ViewSpec(resize=64, crop_size=64, views=("aesthetic",))
+    model = build_model("SwinT", backbone=backbone, view_sizes=spec.view_sizes).eval()
+    content = {"model": {"name": "SwinT", "backbone": backbone}, "state_dict": model.state_dict()}
+    write_weights_file(tmp_path / "c.pth", content_of(model) | content | {"view_spec": spec.to_dict()})
+    view = random_views()["aesthetic"]
+    assert torch.equal(load_model(tmp_path / "c.pth").model(view), model(view))
+
+
+def test_standardised_opinions_are_folded_into_the_scores(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model, mean=0.7, sd=0.05))
+    views = random_views()
+    torch.testing.assert_close(load_model(tmp_path / "c.pth").model(**views), model(**views) * 0.05 + 0.7)
+
+
+def test_a_released_state_dict_scores_as_torchvisions_trunks_do_also_when_saved_from_dataparallel(tmp_path):
+    torch.manual_seed(0)
+    released = PlainUIQA().eval()
+    torch.save(released.state_dict(), tmp_path / "UIQA.pth")
+    torch.save({f"module.{key}": value for key, value in released.state_dict().items()}, tmp_path / "parallel.pth")
+    loaded = load_model(tmp_path / "UIQA.pth")
+    assert not loaded.model.training
+    assert loaded.view_spec == ViewSpec()
+    assert loaded.calibration is None
+    parallel = load_model(tmp_path / "parallel.pth").model.state_dict()
+    assert all(torch.equal(parallel[key], value) for key, value in released.state_dict().items())
+    views = random_views(480, batch=1)
+    with torch.inference_mode():
+        expected = released(*(normalise(view.float() / 255) for view in views.values()))
+        torch.testing.assert_close(loaded.model(**views), expected, atol=1e-5, rtol=0)
+
+
+def test_a_calibration_beside_a_state_dict_is_found_and_another_can_be_given(tmp_path):
+    torch.save(build_model("SwinT").state_dict(), tmp_path / "UIQA.pth")
+    np.save(tmp_path / "UIQA.npy", [0.9, 0.2, 0.5, 0.1])
+    np.save(tmp_path / "other.npy", [0.8, 0.1, 0.5, 0.1])
+    assert load_model(tmp_path / "UIQA.pth").calibration.parameters[0] == 0.9
+    assert load_model(tmp_path / "UIQA.pth", tmp_path / "other.npy").calibration.parameters[0] == 0.8
+
+
+def test_a_calibration_that_is_given_replaces_the_checkpoints_and_one_beside_it_does_not(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model))
+    np.save(tmp_path / "c.npy", [0.8, 0.1, 0.5, 0.1])
+    assert load_model(tmp_path / "c.pth").calibration.parameters[0] == 0.9
+    assert load_model(tmp_path / "c.pth", tmp_path / "c.npy").calibration.parameters[0] == 0.8
+
+
+def test_a_pretraining_state_dict_loads_as_one_trunk(tmp_path):
+    torch.save(build_model("SwinT").state_dict(), tmp_path / "AVA.pth")
+    loaded = load_model(tmp_path / "AVA.pth")
+    assert isinstance(loaded.model, SwinT)
+    assert not loaded.model.training
+    assert loaded.view_spec == ViewSpec(views=("aesthetic",))
+
+
+def test_a_pretrained_trunk_starts_all_three_branches(tmp_path):
+    pretrained = build_model("SwinT", backbone="swin_nano")
+    torch.save(pretrained.state_dict(), tmp_path / "AVA.pth")
+    model = build_model("UIQA", backbone="swin_nano")
+    head = model.quality[0].weight.clone()
+    initialise(model, tmp_path / "AVA.pth")
+    for trunk in model.trunks().values():
+        for name, value in trunk.state_dict().items():
+            assert torch.equal(value, pretrained.feature_extraction.state_dict()[name])
+    assert torch.equal(model.quality[0].weight, head)
+
+
+def test_a_pretrained_trunk_starts_a_shared_one(tmp_path):
+    """Its file has the very names of a model with a shared trunk, but the head of one view."""
+    pretrained = build_model("SwinT", backbone="swin_nano", view_sizes={"aesthetic": 64})
+    torch.save(pretrained.state_dict(), tmp_path / "ava.pth")
+    model = build_model("UIQA", backbone="swin_nano", view_sizes=SPEC.view_sizes, shared_trunk=True)
+    head = model.quality[0].weight.clone()
+    assert "trunk of" in initialise(model, tmp_path / "ava.pth")
+    for name, value in pretrained.feature_extraction.state_dict().items():
+        assert torch.equal(model.feature_extraction.state_dict()[name], value)
+    assert torch.equal(model.quality[0].weight, head)
+
+
+def test_a_bare_trunk_starts_every_branch_its_classifier_left_out(tmp_path):
+    bare = SwinTransformer([4, 4], 32, [1, 1, 2, 1], [1, 2, 4, 8], [7, 7])  # a swin_nano with torchvision's head
+    torch.save(bare.state_dict(), tmp_path / "swin.pth")
+    model = build_model("UIQA", backbone="swin_nano")
+    initialise(model, tmp_path / "swin.pth")
+    for trunk in model.trunks().values():
+        for name, value in trunk.state_dict().items():
+            assert torch.equal(value, bare.state_dict()[name])
+
+
+@pytest.mark.parametrize(("save", "suffix"), [(torch.save, "pth"), (save_file, "safetensors")])
+def test_a_bare_timm_trunk_starts_every_branch(save, suffix, model, tmp_path):
+    bare = timm.create_model("test_resnet")
+    save(bare.state_dict(), tmp_path / f"test_resnet.{suffix}")
+    initialise(model, tmp_path / f"test_resnet.{suffix}")
+    for trunk in model.trunks().values():
+        for name, value in trunk.net.state_dict().items():
+            assert torch.equal(value, bare.state_dict()[name])
+
+
+def test_a_whole_model_starts_a_whole_model(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model))
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes).eval()
+    initialise(other, tmp_path / "c.pth")
+    views = random_views()
+    assert torch.equal(other(**views), model(**views))
+
+
+@pytest.mark.parametrize("there", [(0.0, 1.0), (0.7, 0.05)], ids=["as they are", "standardised"])
+@pytest.mark.parametrize("here", [(0.0, 1.0), (0.6, 0.1)], ids=["as they are", "standardised"])
+def test_training_goes_on_from_a_whole_model_on_the_same_scale(there, here, model, tmp_path):
+    """Whatever the opinions were divided by there and are here, the score on the data set's scale stays."""
+    scale = {"mean": there[0], "sd": there[1]}
+    write_weights_file(tmp_path / "c.pth", content_of(model) | {"mos_scale": scale})
+    expected = load_model(tmp_path / "c.pth").model
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes).eval()
+    initialise(other, tmp_path / "c.pth", *here)
+    views = random_views()
+    torch.testing.assert_close(other(**views) * here[1] + here[0], expected(**views), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_prefixes_of_parallel_and_compiled_models_do_not_matter(prefix, model, tmp_path):
+    torch.save({prefix + key: value for key, value in model.state_dict().items()}, tmp_path / "c.pth")
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes)
+    initialise(other, tmp_path / "c.pth")
+    assert torch.equal(other.quality[0].weight, model.quality[0].weight)
+
+
+class Malicious:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path):
+    torch.save({"state_dict": Malicious(tmp_path / "owned")}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match=r"evil\.pth.*run code"):
+        load_model(tmp_path / "evil.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+def write_garbage(path, model):
+    path.write_bytes(bytes(range(256)) * 20)
+
+
+def write_without_state_dict(path, model):
+    write_weights_file(path, {key: value for key, value in content_of(model).items() if key != "state_dict"})
+
+
+def write_truncated(path, model):
+    write_weights_file(path, content_of(model))
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def write_other_backbone(path, model):
+    torch.save(model.state_dict(), path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_garbage,
+        write_truncated,
+        write_other_backbone,
+        write_without_state_dict,
+        lambda path, model: path.write_bytes(b""),
+        lambda path, model: None,
+        lambda path, model: path.mkdir(),
+        lambda path, model: torch.save(torch.zeros(3), path),
+        lambda path, model: torch.save({"quality.0.weight": "text"}, path),
+        lambda path, model: torch.save({1: torch.zeros(3)}, path),
+        lambda path, model: path.with_suffix(".pth").write_text("version https://git-lfs.github.com/spec/v1"),
+    ],
+)
+def test_what_is_no_checkpoint_is_one_error_that_names_the_file(write, model, tmp_path):
+    path = tmp_path / "bad.pth"
+    write(path, model)
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        load_model(path)
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        initialise(build_model("UIQA", backbone="swin_nano"), path)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "view_spec", "mos_scale", "calibration", "options"])
+def test_a_checkpoint_with_a_part_missing_is_one_error_that_names_the_file(key, model, tmp_path):
+    content = content_of(model)
+    del content[key]
+    write_weights_file(tmp_path / "bad.pth", content)
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        load_model(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", None),
+        ("model", {"name": "UIQA", "backbone": "timm:no_such_trunk"}),
+        ("state_dict", None),
+        ("state_dict", [1.0, 2.0]),
+        ("state_dict", {1: 2.0}),
+        ("view_spec", {}),
+        ("view_spec", {"views": ["aesthetic"], "colour": "blue"}),
+        ("mos_scale", None),
+        ("mos_scale", {"mean": 0.7}),
+        ("calibration", {"parameters": None}),
+        ("calibration", {"parameters": [0.9, 0.2], "fitted_on": "validation", "reason": ""}),
+        ("version", "first"),
+    ],
+)
+def test_a_checkpoint_with_a_wrong_part_is_one_error_that_names_the_file(key, value, model, tmp_path):
+    write_weights_file(tmp_path / "bad.pth", content_of(model) | {key: value})
+    with pytest.raises(CheckpointError, match=r"bad\.pth"):
+        load_model(tmp_path / "bad.pth")
+
+
+def test_exported_safetensors_load_as_the_checkpoint_they_were_made_of(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model, mean=0.7, sd=0.05))
+    before = load_model(tmp_path / "c.pth")
+    export_safetensors(before, tmp_path / "c.safetensors")
+    after = load_model(tmp_path / "c.safetensors")
+    views = random_views()
+    assert torch.equal(after.model(**views), before.model(**views))
+    assert not after.model.training
+    for part in ("view_spec", "calibration", "branch_means", "options", "architecture"):
+        assert getattr(after, part) == getattr(before, part)
+
+
+def test_exported_safetensors_start_a_training_on_its_own_scale(model, tmp_path):
+    write_weights_file(tmp_path / "c.pth", content_of(model, mean=0.7, sd=0.05))
+    expected = load_model(tmp_path / "c.pth")
+    export_safetensors(expected, tmp_path / "c.safetensors")
+    other = build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes).eval()
+    initialise(other, tmp_path / "c.safetensors", 0.6, 0.1)
+    views = random_views()
+    torch.testing.assert_close(other(**views) * 0.1 + 0.6, expected.model(**views), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": "pt", "view_spec": "{"}])
+def test_safetensors_of_others_are_a_bare_state_dict(metadata, tmp_path):
+    state = build_model("SwinT").state_dict()
+    save_file(state, tmp_path / "AVA.safetensors", metadata)
+    loaded = load_model(tmp_path / "AVA.safetensors")
+    assert loaded.view_spec == ViewSpec(views=("aesthetic",))
+    assert all(torch.equal(value, state[key]) for key, value in loaded.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ("version", None),
+        ("version", "99"),
+        ("version", "first"),
+        ("model", None),
+        ("model", "[]"),
+        ("model", '{"name": "UIQA", "backbone": ["swin_t"]}'),
+        ("model", '{"name": "UIQA", "backbone": "swin_b"}'),
+        ("view_spec", "NaN"),
+        ("view_spec", "[" * 100_000),
+        ("view_spec", '{"views": ["aesthetic"], "resize": "large"}'),
+        ("view_spec", '{"views": ["aesthetic", "distortion", "salient"], "resize": 1e400}'),
+        ("calibration", '{"parameters": [0.9, 0.2, 0.5, 0], "fitted_on": "validation", "reason": ""}'),
+        ("calibration", '{"parameters": [0.9, 0.2, 0.5, 1e400], "fitted_on": "validation", "reason": ""}'),
+        ("calibration", '{"parameters": null, "fitted_on": [], "reason": ""}'),
+        ("branch_means", '{"aesthetic": 0.1}'),
+        ("options", "3"),
+    ],
+)
+def test_a_header_with_a_wrong_entry_is_one_error_that_names_the_file(entry, text, model, tmp_path):
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    write_weights_file(tmp_path / "c.pth", content_of(model))
+    export_safetensors(load_model(tmp_path / "c.pth"), good)
+    with safe_open(good, "pt") as file:
+        metadata = file.metadata() | {entry: text}
+    save_file(load_file(good), bad, {name: value for name, value in metadata.items() if value is not None})
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors"):
+        load_model(bad)
+
+
+@pytest.mark.parametrize("read", [load_checkpoint, load_model, initialise])
+def test_a_newer_version_is_refused_whatever_it_is_read_for(read, model, tmp_path):
+    path = tmp_path / "c.pth"
+    write_weights_file(path, content_of(model) | {"version": 99})
+    with pytest.raises(CheckpointError, match=r"c\.pth.*newer"):
+        read(model, path) if read is initialise else read(path)
+
+
+def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path, monkeypatch):
+    path = tmp_path / "c.pth"
+    write_weights_file(path, content_of(model))
+    before = path.read_bytes()
+
+    def full_disk(content, file):
+        file.write(b"half a checkpoint")
+        raise OSError("No space left on device")
+
+    with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
+        write_weights_file(path, content_of(model) | {"options": lambda: None})
+    assert path.read_bytes() == before
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(CheckpointError, match="No space"):
+        write_weights_file(path, content_of(model))
+    assert path.read_bytes() == before
+
+
+def test_without_hard_links_the_checkpoint_before_is_kept_as_a_copy(model, tmp_path, monkeypatch):
+    def no_links(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    path, contents = tmp_path / "last.pth", []
+    for epoch in range(2):
+        write_weights_file(path, content_of(model) | {"epoch": epoch}, keep_previous=True)
+        contents.append(path.read_bytes())
+    assert [previous_of(path).read_bytes(), path.read_bytes()] == contents
+    assert {file.name for file in tmp_path.iterdir()} == {"last.pth", "previous.pth"}
+
+
+def test_a_head_that_is_no_tensor_is_one_error_that_names_the_file(model, tmp_path):
+    torch.save(model.state_dict() | {"quality.0.weight": "no tensor"}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth"):
+        initialise(model, tmp_path / "odd.pth")

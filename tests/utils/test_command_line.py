@@ -1,0 +1,169 @@
+"""Reading command lines: configs that only override, and errors that name what is wrong."""
+
+import pytest
+import torch
+
+import flops
+from data.tables import TableError
+from utils.command_line import entry_point, make_folder, make_parser, output_file, parse_options, plain_name
+from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, RunError
+from utils.training.options import train_parser
+
+
+def write_config(tmp_path, text: str) -> str:
+    (tmp_path / "run.yaml").write_text(text)
+    return f"--config={tmp_path}/run.yaml"
+
+
+def refused(capsys, parser, args) -> str:
+    """Return argparse's message for a command line that it must refuse."""
+    with pytest.raises(SystemExit) as stop:
+        parse_options(parser, args)
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_command_line_wins_over_the_config(tmp_path):
+    config = write_config(tmp_path, "lr: 0.5\nnum_epochs: 7\n")
+    options = parse_options(train_parser(), ["--num_epochs=3", config])
+    assert (options.lr, options.num_epochs) == (0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("learning_rate: 0.1", "--learning_rate"),
+        ("num_epoch: 3", "--num_epoch"),
+        ("num_epochs: many", "many"),
+        ("lr: nan", "nan"),
+        ("random_seed: -1", "-1"),
+        ("model: VGG", "VGG"),
+        ("multi_gpu: perhaps", "perhaps"),
+        ("views: {a: 1}", "views"),
+        ("lr: [1, 2]", "lr"),
+        ("- a\n- b", "option: value"),
+        ("a: b: c", "cannot be read"),
+        ("\x00", "cannot be read"),
+    ],
+)
+def test_a_config_with_a_fault_is_refused_naming_the_file_and_the_fault(text, named, tmp_path, capsys):
+    message = refused(capsys, train_parser(), [write_config(tmp_path, text)])
+    assert "run.yaml" in message
+    assert named in message
+
+
+def test_a_missing_config_is_named(tmp_path, capsys):
+    assert "absent.yaml" in refused(capsys, train_parser(), [f"--config={tmp_path}/absent.yaml"])
+
+
+def test_an_empty_config_is_no_override(tmp_path):
+    config = write_config(tmp_path, "# nothing differs\n")
+    assert parse_options(train_parser(), [config]).lr == parse_options(train_parser(), []).lr
+
+
+@pytest.mark.parametrize("word", ["on", "yes", "off", "none"])
+def test_yaml_leaves_words_words(word, tmp_path):
+    assert parse_options(train_parser(), [write_config(tmp_path, f"run: {word}")]).run == word
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [([], False), (["--multi_gpu"], True), (["--multi_gpu", "True"], True), (["--multi_gpu", "False"], False)],
+)
+def test_a_flag_means_what_it_says(words, value):
+    assert parse_options(train_parser(), [*words, "--lr=1"]).multi_gpu is value
+
+
+def test_there_are_no_abbreviations(capsys):
+    assert "--num_epoch" in refused(capsys, train_parser(), ["--num_epoch=3"])
+
+
+def test_another_entry_point_takes_from_a_config_what_it_knows(tmp_path, capsys):
+    config = write_config(tmp_path, "lr: 0.5\nbackbone: swin_nano\n")
+    options = parse_options(flops.flops_parser(), [config], config_parser=train_parser())
+    assert options.backbone == "swin_nano"
+    assert not hasattr(options, "lr")
+    wrong = write_config(tmp_path, "backbon: swin_nano\n")
+    with pytest.raises(SystemExit):
+        parse_options(flops.flops_parser(), [wrong], config_parser=train_parser())
+    assert "--backbon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TableError("labels.csv: no rows"), EXIT_UNUSABLE_INPUT),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), EXIT_UNUSABLE_INPUT),
+        (PermissionError(13, "Permission denied", "labels.csv"), 2),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_an_exit_code(error, code, capsys):
+    @entry_point
+    def main(args=None):
+        raise error
+
+    assert main([]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_error_of_ours_keeps_its_traceback():
+    @entry_point
+    def main(args=None):
+        raise KeyError("a bug")
+
+    with pytest.raises(KeyError):
+        main([])
+
+
+def test_an_error_is_one_line_and_no_page_of_usage(capsys):
+    assert len(refused(capsys, train_parser(), ["--lr=fast"]).splitlines()) == 1
+
+
+def test_an_output_is_checked_before_the_work_and_its_folder_made(tmp_path, capsys):
+    parser = make_parser("")
+    parser.add_argument("--csv", type=output_file)
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path, tmp_path / "file" / "scores.csv"):
+        assert str(tmp_path) in refused(capsys, parser, [f"--csv={wrong}"])
+    assert parser.parse_args([f"--csv={tmp_path}/new/scores.csv"]).csv == f"{tmp_path}/new/scores.csv"
+    assert (tmp_path / "new").is_dir()
+    assert parser.parse_args(["--csv=-"]).csv == "-"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file/below"):
+        make_folder(tmp_path / "file" / "below")
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".hidden", "/tmp/x"])
+def test_a_runs_name_is_no_path(name, capsys):
+    parser = make_parser("")
+    parser.add_argument("--run", type=plain_name)
+    assert "plain name" in refused(capsys, parser, [f"--run={name}"])
+    assert parser.parse_args(["--run=uhd-iqa_2.1"]).run == "uhd-iqa_2.1"
+
+
+def test_a_compiler_that_fails_is_one_line_with_a_way_on(capsys):
+    failure = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    @entry_point
+    def main(args):
+        raise failure("\nNo working C++ compiler found\na page of text")
+
+    assert main([]) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert "No working C++ compiler found" in message
+    assert "without --compile" in message
+    assert "a page of text" not in message
+
+
+def test_a_fault_of_ours_is_not_hidden():
+    @entry_point
+    def main(args):
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        main([])

@@ -1,0 +1,164 @@
+"""The scoring loop: a score is a function of the pixels, whatever surrounds them."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.datasets import PhotographDataset
+from data.decode import decode_rgb
+from data.views import ViewSpec, make_views
+from models import build_model
+from utils.inference import Scores, score_photographs
+
+SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
+CPU = torch.device("cpu")
+
+
+def score(model: torch.nn.Module, paths: list[str], draws: int = 1, seed: int = 0, **options) -> Scores:
+    return score_photographs(model, PhotographDataset(paths, replace(SPEC, seed=seed), draws=draws), CPU, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(1)
+    return build_model("UIQA", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes)
+
+
+@pytest.fixture(scope="module")
+def paths(tiny_dataset) -> list[str]:
+    return [str(path) for path in sorted((tiny_dataset / "training").iterdir())[:9]]
+
+
+@pytest.fixture(scope="module")
+def alone(model, paths) -> np.ndarray:
+    return score(model, paths, batch_size=1).scores
+
+
+@pytest.mark.parametrize("batch_size", [3, 8, 100])
+def test_the_batch_size_does_not_matter(batch_size, model, paths, alone):
+    together = score(model, paths, batch_size=batch_size).scores
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_workers_and_repetition_do_not_matter_at_all(model, paths):
+    scores = score(model, paths, num_workers=0).scores
+    for workers in (0, 2):
+        np.testing.assert_array_equal(score(model, paths, num_workers=workers).scores, scores)
+
+
+def test_order_folder_and_name_do_not_matter_at_all(model, paths, alone, tmp_path):
+    turned = score(model, paths[::-1], batch_size=1).scores
+    np.testing.assert_array_equal(turned[::-1], alone)
+    renamed = [shutil.copy(path, tmp_path / f"x{number}.jpeg") for number, path in enumerate(paths)]
+    np.testing.assert_array_equal(score(model, renamed, batch_size=1).scores, alone)
+
+
+def test_another_seed_of_the_fragments_gives_other_scores(model, paths):
+    first, second = (score(model, paths, seed=seed).scores for seed in (0, 1))
+    assert (first != second).all()
+
+
+def test_what_each_view_adds_sums_to_the_score(model, paths):
+    result = score(model, paths, maps=True)
+    assert list(result.points) == ["aesthetic", "distortion", "salient"]
+    bias = model.effective_weights()[1].item()
+    np.testing.assert_allclose(sum(result.points.values()) + bias, result.scores, atol=1e-5)
+    for name, places in result.maps.items():
+        assert places.shape[0] == len(paths)
+        np.testing.assert_allclose(places.mean(axis=(1, 2)), result.points[name], atol=1e-5)
+
+
+def test_maps_are_kept_only_if_asked_for_and_change_nothing(model, paths):
+    with_maps, without = score(model, paths, maps=True), score(model, paths)
+    assert without.maps is None
+    np.testing.assert_array_equal(with_maps.scores, without.scores)
+
+
+def test_a_score_over_draws_is_the_mean_of_the_draws_and_tells_their_spread(model, paths):
+    result = score(model, paths, draws=4)
+    singly = []
+    for draw in range(4):
+        cut = []
+        for path in paths:
+            views = make_views(decode_rgb(path), SPEC, SPEC.evaluation_generator(draw))
+            cut.append(model(**{name: view[None] for name, view in views.items()}).item())
+        singly.append(cut)
+    np.testing.assert_allclose(result.scores, np.mean(singly, axis=0), atol=1e-5)
+    np.testing.assert_allclose(result.draw_sd, np.std(singly, axis=0, ddof=1), atol=1e-5)
+    assert (result.draw_sd > 0).all()
+
+
+def test_one_draw_has_no_spread_and_is_draw_zero(model, paths, alone):
+    result = score(model, paths, draws=1)
+    assert np.isnan(result.draw_sd).all()
+    np.testing.assert_allclose(result.scores, alone, atol=1e-5)
+
+
+def test_scores_and_maps_pass_through_dataparallel(model, paths):
+    wrapped, bare = score(torch.nn.DataParallel(model), paths, maps=True), score(model, paths, maps=True)
+    np.testing.assert_array_equal(wrapped.scores, bare.scores)
+    np.testing.assert_array_equal(wrapped.maps["salient"], bare.maps["salient"])
+
+
+def test_photographs_that_cannot_be_used_are_recorded_and_the_rest_scored(model, paths, alone, tmp_path):
+    (tmp_path / "text.jpg").write_text("no photograph")
+    mixed = [str(tmp_path / "text.jpg"), *paths[:2], str(tmp_path / "missing.jpg"), paths[2]]
+    result = score(model, mixed, batch_size=2)
+    assert [index for index, _ in result.failures] == [0, 3]
+    assert ["text.jpg" in result.failures[0][1], "missing.jpg" in result.failures[1][1]] == [True, True]
+    np.testing.assert_allclose(result.scores[[1, 2, 4]], alone[:3], atol=1e-5)
+    assert np.isnan(result.scores[[0, 3]]).all()
+
+
+def test_nothing_but_failures_is_a_result_too(model, tmp_path):
+    missing = [str(tmp_path / f"{number}.jpg") for number in range(3)]
+    result = score(model, missing, batch_size=2)
+    assert np.isnan(result.scores).all()
+    assert [index for index, _ in result.failures] == [0, 1, 2]
+
+
+def test_a_batch_of_nothing_but_failures_leaves_the_other_batches_alone(model, paths, tmp_path):
+    missing = [str(tmp_path / f"{number}.jpg") for number in range(2)]
+    result = score(model, [*missing, *paths[:2]], batch_size=2)
+    expected = score(model, paths[:2], batch_size=2).scores
+    np.testing.assert_array_equal(result.scores[2:], expected)
+    assert np.isnan(result.scores[:2]).all()
+
+
+def test_a_model_left_in_training_mode_scores_as_in_evaluation_mode_and_does_not_learn(model, paths):
+    scores = score(model.eval(), paths[:4]).scores
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    np.testing.assert_array_equal(score(model.train(), paths[:4]).scores, scores)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_no_photographs_are_no_scores(model):
+    assert len(score(model, [], num_workers=2).scores) == 0
+
+
+def test_speed_and_waiting_are_told(model, paths):
+    tally = score(model, paths, batch_size=4).tally
+    assert (tally.steps, tally.images) == (3, 9)
+    assert tally.images_per_s > 0
+    assert 0 < tally.data_wait <= 1
+    assert tally.words() == tally.words(), "the clock has stopped"
+
+
+def test_photographs_with_different_numbers_of_patches_are_scored_as_each_alone(tmp_path):
+    spec = ViewSpec(views=("patches",), patch_dimension=32)
+    torch.manual_seed(0)
+    model = build_model("Patches", backbone="timm:test_resnet", view_sizes=spec.view_sizes).eval()
+    generator = np.random.default_rng(0)
+    paths = []
+    for number, shape in enumerate([(64, 96), (130, 70), (32, 32)]):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8)).save(paths[-1])
+    scores = score_photographs(model, PhotographDataset(paths, spec), CPU, batch_size=8).scores
+    for path, score_ in zip(paths, scores, strict=True):
+        views = make_views(decode_rgb(path), spec, spec.evaluation_generator())
+        with torch.inference_mode():
+            assert score_ == pytest.approx(model(views["patches"][None]).item(), abs=1e-6)

@@ -1,0 +1,84 @@
+"""The options: one default each, the published command, and configs that repeat none of them."""
+
+from dataclasses import replace
+
+import pytest
+
+import flops
+import predict
+import prepare
+import test as test_entry
+from data.tables import TableError
+from data.views import ViewSpec
+from utils.command_line import parse_options
+from utils.options import table_of, view_spec
+from utils.training.options import train_parser
+
+
+def test_a_config_names_no_other_config(tmp_path, capsys):
+    """It would not be read: a key that does nothing is a fault like a misspelt one."""
+    (tmp_path / "run.yaml").write_text("config: other.yaml\n")
+    with pytest.raises(SystemExit) as stop:
+        parse_options(train_parser(), [f"--config={tmp_path}/run.yaml"])
+    assert stop.value.code == 2
+    assert "run.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("resize", 600),
+        ("crop_size", 128),
+        ("n_fragment", 4),
+        ("salient_patch_dimension", 96),
+        ("saliency", "spectral"),
+        ("max_pixels", 1000),
+    ],
+)
+def test_every_view_option_reaches_the_views_and_no_other_does(option, value):
+    spec = view_spec(parse_options(train_parser(), [f"--{option}={value}"]))
+    assert spec == replace(ViewSpec(), **{option: value})
+
+
+def test_views_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="crop_size"):
+        view_spec(parse_options(train_parser(), ["--crop_size=600"]))
+
+
+def test_data_options_without_a_folder_ask_for_one():
+    with pytest.raises(TableError, match="--database_dir"):
+        table_of(parse_options(train_parser(), []), splits=("train",))
+
+
+def test_data_options_find_the_table_and_its_splits(tiny_dataset):
+    table = table_of(parse_options(train_parser(), [f"--database_dir={tiny_dataset}"]), splits=("train", "test"))
+    assert [len(table.split(name)) for name in ("train", "test")] == [12, 6]
+
+
+@pytest.mark.parametrize(
+    "words", ["--lr=0", "--lr=inf", "--batch_size=0", "--random_seed=4294967296", "--num_workers=-1"]
+)
+def test_numbers_out_of_range_are_refused_by_name(words, capsys):
+    with pytest.raises(SystemExit):
+        parse_options(train_parser(), [words])
+    assert words.split("=")[0] in capsys.readouterr().err
+
+
+def test_a_single_trunk_reads_the_aesthetic_view_alone():
+    assert view_spec(parse_options(train_parser(), ["--model=SwinT"])).views == ("aesthetic",)
+
+
+@pytest.mark.parametrize(
+    "parser",
+    [
+        train_parser(),
+        test_entry.test_parser(),
+        predict.predict_parser(),
+        flops.flops_parser(),
+        prepare.prepare_parser()[1],
+    ],
+    ids=lambda p: p.prog,
+)
+def test_every_option_is_explained(parser):
+    assert [action.dest for action in parser._actions if not action.help] == []
+    parser.format_help()

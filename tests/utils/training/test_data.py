@@ -1,0 +1,53 @@
+"""What a training reads: its own two splits, on the scale that the loss sees, with a teacher's scores in order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.packed import PackError
+from utils.command_line import parse_options
+from utils.errors import RunError
+from utils.options import view_spec
+from utils.training.data import TrainingData, load_training_data, teacher_scores
+from utils.training.options import train_parser
+
+
+def load(*words: str) -> TrainingData:
+    options = parse_options(train_parser(), list(words))
+    return load_training_data(options, view_spec(options))
+
+
+def test_the_test_split_is_not_read(tiny_dataset):
+    data = load(f"--database_dir={tiny_dataset}")
+    assert (len(data.training), len(data.validation), len(data.validation_mos)) == (12, 6, 6)
+    assert not any("/test/" in path for path in [*data.training.paths, *data.validation.paths])
+
+
+def test_standardised_opinions_have_mean_zero_and_sd_one(tiny_dataset):
+    plain, standardised = (load(f"--database_dir={tiny_dataset}", f"--mos_scale={s}") for s in ("none", "standardise"))
+    assert plain.scale == {"mean": 0.0, "sd": 1.0}
+    scaled = (standardised.training.mos - standardised.scale["mean"]) / standardised.scale["sd"]
+    assert scaled.mean() == pytest.approx(0)
+    assert scaled.std() == pytest.approx(1)
+    assert plain.fingerprint == standardised.fingerprint
+
+
+def test_all_patches_are_validated_on_some(tiny_dataset):
+    words = ["--model=Patches", "--patch_dimension=64", "--validation_patches=2"]
+    data = load(f"--database_dir={tiny_dataset}", *words)
+    assert data.validation[0]["patches"].shape == (2, 3, 64, 64)
+    assert not data.validation.is_ragged
+
+
+def test_a_pack_that_is_not_there_is_refused(tiny_dataset, tmp_path):
+    with pytest.raises(PackError, match="is not there"):
+        load(f"--database_dir={tiny_dataset}", f"--packed={tmp_path}/pack")
+
+
+def test_a_teachers_scores_are_those_of_the_images_in_their_order(tmp_path):
+    scores = pd.DataFrame({"image": ["a", "b", "c"], "mos": 0.5, "score": [0.1, 0.2, 0.3]})
+    scores.to_csv(tmp_path / "teacher.csv", index=False)
+    found = teacher_scores(f"{tmp_path}/teacher.csv", pd.DataFrame({"image": ["c", "a"]}))
+    np.testing.assert_array_equal(found, [0.3, 0.1])
+    with pytest.raises(RunError, match="lacks the scores of 1 of 2 training images, d first"):
+        teacher_scores(f"{tmp_path}/teacher.csv", pd.DataFrame({"image": ["a", "d"]}))

@@ -1,0 +1,1 @@
+"""Scoring in bulk: folders of Parquet, on one machine or on a Ray cluster."""

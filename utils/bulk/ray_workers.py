@@ -1,0 +1,90 @@
+"""What runs on Ray's workers: tasks that cut photographs into views, actors that hold the model and score them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from data.datasets import PhotographDataset
+from data.layout import to_image, to_view
+from data.views import ViewSpec
+from utils.distributed import select_device
+from utils.inference import score_photographs
+from utils.loaded_model import LoadedModel
+from utils.predictions import predictions_table
+
+
+def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) -> dict[str, np.ndarray]:
+    """Decode photographs and cut their views, as a task of Ray.
+
+    Args:
+        batch: `index` and `image`, (n,) each.
+        spec, draws: as of `data.datasets.PhotographDataset`.
+
+    Returns:
+        `index`; `error`, "" where there is none; each view (n, S, S, 3), or (n, draws, S, S, 3) where it is drawn
+        several times, uint8, zeros where there is an error.
+    """
+    photographs = PhotographDataset(batch["image"].tolist(), spec, draws=draws)
+    count = len(photographs)
+    several = {"distortion": (draws,)} if draws > 1 else {}
+    views = {
+        name: np.zeros((count, *several.get(name, ()), size, size, 3), np.uint8)
+        for name, size in spec.view_sizes.items()
+    }
+    errors = [""] * count
+    for row in range(count):
+        sample = photographs[row]
+        if "error" in sample:
+            errors[row] = sample["error"]
+            continue
+        for name, view in views.items():
+            view[row] = to_image(sample[name])
+    return {"index": batch["index"], "error": np.array(errors, object), **views}
+
+
+class CutPhotographs(Dataset):
+    """Photographs that `cut_photographs` has cut, as samples of `data.datasets.PhotographDataset`."""
+
+    def __init__(self, batch: dict[str, np.ndarray], views: Sequence[str], draws: int):
+        self.batch = batch
+        self.views = views
+        self.draws = draws
+        self.is_ragged = False
+
+    def __len__(self) -> int:
+        return len(self.batch["index"])
+
+    def __getitem__(self, row: int) -> dict:
+        if self.batch["error"][row]:
+            return {"index": row, "error": self.batch["error"][row]}
+        views = {name: to_view(self.batch[name][row]) for name in self.views}
+        return views | {"index": row, "mos": np.nan}
+
+
+class Scorer:
+    """An actor of Ray: holds the model, and scores photographs that `cut_photographs` has cut.
+
+    Args:
+        loaded: a list with the reference of a `LoadedModel` in Ray's object store.
+        device: "cpu", or "cuda" for the GPU that Ray has given this actor.
+        draws: of the fragments.
+        compile: have torch.compile translate the trunks.
+    """
+
+    def __init__(self, loaded: list, device: str, draws: int, compile: bool):
+        import ray
+
+        self.loaded: LoadedModel = ray.get(loaded[0])
+        self.device = select_device(device)
+        self.draws = draws
+        self.model = self.loaded.model.to(self.device)
+        if compile:
+            self.model.compile_trunks()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return `index`, `error` and the columns of `utils.inference.predictions`, (n,) each."""
+        photographs = CutPhotographs(batch, self.model.view_names, self.draws)
+        result = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
+        rows = predictions_table(result, self.loaded.calibration)
+        return {"index": batch["index"], "error": batch["error"]} | {name: rows[name].to_numpy() for name in rows}

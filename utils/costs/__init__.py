@@ -1,0 +1,1 @@
+"""The errand of flops.py: parameters, multiply-accumulates and activations."""

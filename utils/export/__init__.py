@@ -1,0 +1,1 @@
+"""The errand of export.py: models for other runtimes, and scoring with them."""

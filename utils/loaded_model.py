@@ -1,0 +1,107 @@
+"""A model ready to score photographs, and what it says of each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.datasets import PhotographDataset
+from data.decode import ImageError
+from data.views import ViewSpec
+from models.uiqa import QualityModel
+from utils.calibration import Calibration
+from utils.inference import score_photographs
+from utils.predictions import predictions_table
+
+Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class PhotographScore:
+    """The score of one photograph, as `predict.py` gives it.
+
+    Attributes:
+        score: what the network says, on the data set's scale; NaN if the photograph cannot be used.
+        quality: the score mapped to the MOS scale; None without a mapping.
+        points: what each view adds to the score; with the model's bias they sum to it.
+        maps: for each view the points of every place, (h, w) float32, whose mean is the view's points; None unless
+            asked for.
+        error: why the photograph cannot be used; None if it was scored.
+    """
+
+    score: float
+    quality: float | None
+    points: dict[str, float]
+    maps: dict[str, np.ndarray] | None = None
+    error: str | None = None
+
+    def __str__(self) -> str:
+        if self.error:
+            return f"failed: {self.error}"
+        return f"score {self.score:.4f}" + ("" if self.quality is None else f", quality {self.quality:.4f}")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to score.
+
+    Attributes:
+        model: in evaluation mode; its scores are on the data set's scale.
+        view_spec: how its views are cut.
+        calibration: mapping of scores to quality, None if the checkpoint has none.
+        branch_means: points that each view adds to the validation images' scores on average, None if the checkpoint has
+            none.
+        options: of the run that trained it; empty for released weights.
+        architecture: name and options for `models.build_model`, without the view sizes.
+    """
+
+    model: QualityModel
+    view_spec: ViewSpec
+    calibration: Calibration | None
+    branch_means: dict[str, float] | None
+    options: dict
+    architecture: dict
+
+    def with_max_pixels(self, max_pixels: int | None) -> "LoadedModel":
+        """Return the model with another limit on the images that it reads; None keeps its own."""
+        return replace(self, view_spec=replace(self.view_spec, max_pixels=max_pixels or self.view_spec.max_pixels))
+
+    def score(
+        self, photos: Photo | Sequence[Photo], maps: bool = False, batch_size: int = 8
+    ) -> PhotographScore | list[PhotographScore]:
+        """Score a photograph, or a list of them, on the device where the model is.
+
+        Args:
+            photos: path, file content, PIL image or (H, W, 3) uint8 array; or a list of these.
+            maps: also return the points of every place.
+            batch_size: photographs per forward pass.
+
+        Returns:
+            One `PhotographScore`, or a list of them for a list.
+
+        Raises:
+            ImageError: a single photograph cannot be used. In a list it becomes an entry with `error`, and the others
+                are scored.
+        """
+        if isinstance(photos, Photo):
+            result = self.score([photos], maps)[0]
+            if result.error:
+                raise ImageError(result.error)
+            return result
+        device = next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
+        photographs = PhotographDataset(photos, self.view_spec)
+        scores = score_photographs(self.model, photographs, device, batch_size, maps=maps, distributed=False)
+        errors = dict(scores.failures)
+        return [
+            PhotographScore(
+                score=row["score"],
+                quality=row["quality"] if self.calibration and index not in errors else None,
+                points={name: float(points[index]) for name, points in scores.points.items()},
+                maps={name: values[index] for name, values in scores.maps.items()} if maps else None,
+                error=errors.get(index),
+            )
+            for index, row in enumerate(predictions_table(scores, self.calibration).to_dict("records"))
+        ]

@@ -1,0 +1,1 @@
+"""The errand of test.py: measures, comparisons, figures and the HTML report."""
