@@ -17,15 +17,7 @@ from data.files import one_line
 from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
-from utils.errors import CheckpointError
-
-EXIT_FAILED_IMAGES = 1  # the work was done, but some images could not be used
-EXIT_UNUSABLE_INPUT = 2  # argparse's own code for a wrong command line
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it; 143 after SIGTERM
-
-
-class RunError(RuntimeError):
-    """A run cannot go on; the message says why and what to do."""
+from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, CheckpointError, RunError
 
 
 def entry_point(main: Callable) -> Callable:
