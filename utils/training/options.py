@@ -107,7 +107,7 @@ def _add_objective(parser) -> None:
         default="none",
         help="scale of the opinions in the loss: as they are (the paper), or minus the training mean and over the s.d. "
         "(scores stay on the data set's scale either way). The loss compares pairs in units of 1, but the training "
-        "opinions of UHD-IQA have a s.d. of 0.046: as they are, a reversed pair 0.05 apart costs almost nothing, 0.0008",
+        "opinions of UHD-IQA have a s.d. of 0.046: unscaled, a reversed pair 0.05 apart costs almost nothing (0.0008)",
     )
     group.add_argument(
         "--pairing",
