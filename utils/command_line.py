@@ -49,7 +49,8 @@ def entry_point(main: Callable) -> Callable:
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            print(f"error: torch.compile failed ({one_line(error)}); leave out --compile", file=sys.stderr)
+            first_line = str(error).strip().partition("\n")[0]
+            print(f"error: torch.compile failed ({first_line}); leave out --compile", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
 
     return wrapped

@@ -293,7 +293,7 @@ def test_a_save_that_fails_leaves_the_previous_checkpoint_whole(model, tmp_path,
     before = path.read_bytes()
 
     def full_disk(content, file):
-        file.write(b"half a checkpoint")
+        file.write_bytes(b"half a checkpoint")
         raise OSError("No space left on device")
 
     with pytest.raises((AttributeError, pickle.PicklingError), match="pickle"):
