@@ -1,4 +1,4 @@
-"""What runs on Ray's workers: tasks that cut photographs into views, actors that hold the model and score them."""
+"""What runs on Ray's workers: tasks that cut photographs into views, and actors that score them."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,21 @@ from utils.predictions import predictions_table
 
 
 def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) -> dict[str, np.ndarray]:
-    """Decode photographs and cut their views, as a task of Ray.
+    """Decode photographs and cut their views, as a Ray task.
 
     Args:
         batch: `index` and `image`, (n,) each.
-        spec, draws: as of `data.datasets.PhotographDataset`.
+        spec, draws: as for `data.datasets.PhotographDataset`.
 
     Returns:
-        `index`; `error`, "" where there is none; each view (n, S, S, 3), or (n, draws, S, S, 3) where it is drawn
-        several times, uint8, zeros where there is an error.
+        `index`; `error`, "" if there is none; and each view as uint8 (n, S, S, 3), or (n, draws, S, S, 3) for the
+        distortion view of several draws; zeros where there is an error.
     """
     photographs = PhotographDataset(batch["image"].tolist(), spec, draws=draws)
     count = len(photographs)
-    several = {"distortion": (draws,)} if draws > 1 else {}
+    extra_axes = {"distortion": (draws,)} if draws > 1 else {}
     views = {
-        name: np.zeros((count, *several.get(name, ()), size, size, 3), np.uint8)
+        name: np.zeros((count, *extra_axes.get(name, ()), size, size, 3), np.uint8)
         for name, size in spec.view_sizes.items()
     }
     errors = [""] * count
@@ -44,7 +44,7 @@ def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) ->
 
 
 class CutPhotographs(Dataset):
-    """Photographs that `cut_photographs` has cut, as samples of `data.datasets.PhotographDataset`."""
+    """The output of `cut_photographs` as samples like those of `data.datasets.PhotographDataset`."""
 
     def __init__(self, batch: dict[str, np.ndarray], views: Sequence[str], draws: int):
         self.batch = batch
@@ -63,13 +63,13 @@ class CutPhotographs(Dataset):
 
 
 class Scorer:
-    """An actor of Ray: holds the model, and scores photographs that `cut_photographs` has cut.
+    """A Ray actor that holds the model and scores the output of `cut_photographs`.
 
     Args:
-        loaded: a list with the reference of a `LoadedModel` in Ray's object store.
-        device: "cpu", or "cuda" for the GPU that Ray has given this actor.
-        draws: of the fragments.
-        compile: have torch.compile translate the trunks.
+        loaded: a list of one reference to a `LoadedModel` in Ray's object store.
+        device: "cpu", or "cuda" for the GPU that Ray assigned to this actor.
+        draws: fragment draws of each photograph.
+        compile: compile the trunks with torch.compile.
     """
 
     def __init__(self, loaded: list, device: str, draws: int, compile: bool):
@@ -83,8 +83,8 @@ class Scorer:
             self.model.compile_trunks()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return `index`, `error` and the columns of `utils.inference.predictions`, (n,) each."""
+        """Return `index`, `error` and the columns of `utils.predictions.predictions_table`, (n,) each."""
         photographs = CutPhotographs(batch, self.model.view_names, self.draws)
-        result = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
-        rows = predictions_table(result, self.loaded.calibration)
+        scores = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
+        rows = predictions_table(scores, self.loaded.calibration)
         return {"index": batch["index"], "error": batch["error"]} | {name: rows[name].to_numpy() for name in rows}

@@ -182,7 +182,7 @@ def test_a_job_that_was_interrupted_goes_on_and_a_killed_actor_loses_and_doubles
     assert f"{COUNT} images: 0 done now" in capsys.readouterr().out
     assert written(out) == parts
     assert run(trained, "007.jpg", *words, "--fragment_draws=2") == EXIT_UNUSABLE_INPUT
-    assert "fragment_draws 1, and now it is 2" in capsys.readouterr().err
+    assert "fragment_draws 1, now it is 2" in capsys.readouterr().err
 
 
 def descendants(mark: str) -> list[str]:
