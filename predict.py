@@ -64,24 +64,10 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) instead of the checkpoint's"
     )
-    parser.add_argument(
-        "--csv",
-        type=table_file,
-        metavar="FILE",
-        help="write the scores to this file: image, score, quality, points of each view, error",
-    )
-    parser.add_argument(
-        "--json",
-        type=output_file,
-        metavar="FILE",
-        help="write the scores to this file; - for standard output, which then has nothing else",
-    )
+    parser.add_argument("--csv", type=table_file, metavar="FILE", help="table of image, score, quality, points, error")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="the same as JSON; - for standard output")
     parser.add_argument("--views", metavar="DIR", help="draw the views of each photograph as DIR/<name>_views.png")
-    parser.add_argument(
-        "--map",
-        metavar="DIR",
-        help="draw where each photograph gains and loses quality, its quality map, as DIR/<name>_map.png",
-    )
+    parser.add_argument("--map", metavar="DIR", help="draw the quality map of each photograph as DIR/<name>_map.png")
     add_fragment_draws(parser)
     parser.add_argument(
         "--batch_size",
@@ -197,9 +183,7 @@ def plan_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> dict[
     photographs = {Path(path).resolve() for path in paths}
     for picture in chain(*pictures.values()):
         if picture.resolve() in photographs:
-            raise RunError(
-                f"{picture}: the picture of another photograph would overwrite this one; choose another folder"
-            )
+            raise RunError(f"{picture}: a picture would overwrite this photograph; choose another folder")
     return pictures
 
 

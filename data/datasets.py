@@ -35,12 +35,7 @@ class PhotographDataset(Dataset):
     """
 
     def __init__(
-        self,
-        paths: Sequence,
-        spec: ViewSpec,
-        mos: Sequence[float] | None = None,
-        draws: int = 1,
-        keep_image: bool = False,
+        self, paths: Sequence, spec: ViewSpec, mos: Sequence | None = None, draws: int = 1, keep_image: bool = False
     ):
         self.paths = list(paths)
         self.spec = spec
@@ -60,8 +55,7 @@ class PhotographDataset(Dataset):
                 views["distortion"] = sample_draws(image, self.spec, self.draws)
         except ImageError as error:
             return {"index": index, "error": _error_message(error, self.paths[index])}
-        kept = {"image": image} if self.keep_image else {}
-        return views | {"index": index, "mos": self.mos[index]} | kept
+        return views | {"index": index, "mos": self.mos[index]} | ({"image": image} if self.keep_image else {})
 
 
 PAIRINGS = ("partner", "batch")

@@ -27,18 +27,18 @@ def find_images(arguments: Sequence[str], lists: bool = False) -> Iterator[str]:
         path = Path(argument)
         if path.is_dir():
             files = [str(file) for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()]
-            if not files:
-                raise RunError(f"{argument}: no image in this folder ({', '.join(EXTENSIONS)})")
-            yield from sorted(files, key=natural_order)
+            problem = f"no image in this folder ({', '.join(EXTENSIONS)})"
         elif lists and path.suffix.lower() in (".csv", ".parquet"):
             yield from read_list(path)
+            continue
         elif not path.exists() and glob.has_magic(argument):
             files = [file for file in glob.glob(argument, recursive=True) if Path(file).is_file()]
-            if not files:
-                raise RunError(f"{argument}: no file matches this pattern")
-            yield from sorted(files, key=natural_order)
+            problem = "no file matches this pattern"
         else:
-            yield argument
+            files = [argument]
+        if not files:
+            raise RunError(f"{argument}: {problem}")
+        yield from sorted(files, key=natural_order)
 
 
 def read_list(path: str | os.PathLike) -> Iterator[str]:

@@ -77,9 +77,7 @@ def check_address(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
-        raise RunError(
-            f"{address}: give the cluster as HOST:PORT (port 6379 by default), on one of its machines; or `local`"
-        )
+        raise RunError(f"{address}: give HOST:PORT (by default port 6379) of the cluster's head, or `local`")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
@@ -89,14 +87,14 @@ def check_address(address: str) -> None:
 @contextmanager
 def _no_stderr() -> Iterator[None]:
     """Discard standard error, including that of Ray's C++ code, which writes to the file descriptor."""
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(null)
 
 
 def last_line(error: Exception) -> str:

@@ -40,20 +40,13 @@ def add_ray_options(parser) -> None:
         "list of images (column image or path). Decoding is distributed too: --num_workers has no effect",
     )
     group.add_argument(
-        "--out",
-        metavar="DIR",
-        help="with --ray: write Parquet parts to DIR/scores and DIR/failures; repeating the command resumes the job",
+        "--out", metavar="DIR", help="folder for scores/ and failures/ in Parquet; the same command resumes the job"
     )
     group.add_argument(
-        "--ray_actors",
-        type=whole_number(1),
-        metavar="N",
-        help="with --ray: number of processes that hold the model (default: one per GPU, or per core without GPUs)",
+        "--ray_actors", type=whole_number(1), metavar="N", help="model processes (default: one per GPU, else per core)"
     )
     group.add_argument(
-        "--ray_address",
-        metavar="HOST:PORT",
-        help="with --ray: the cluster, or `local` to start Ray for this job (default: RAY_ADDRESS, or local)",
+        "--ray_address", metavar="HOST:PORT", help="the cluster, or local (default: RAY_ADDRESS, else local)"
     )
 
 

@@ -1,9 +1,9 @@
 """What runs on Ray's workers: tasks that cut photographs into views, and actors that score them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from data.datasets import PhotographDataset
 from data.layout import to_image, to_view
@@ -26,31 +26,23 @@ def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) ->
         distortion view of several draws; zeros where there is an error.
     """
     photographs = PhotographDataset(batch["image"].tolist(), spec, draws=draws)
-    count = len(photographs)
-    extra_axes = {"distortion": (draws,)} if draws > 1 else {}
-    views = {
-        name: np.zeros((count, *extra_axes.get(name, ()), size, size, 3), np.uint8)
-        for name, size in spec.view_sizes.items()
-    }
-    errors = [""] * count
-    for row in range(count):
-        sample = photographs[row]
-        if "error" in sample:
-            errors[row] = sample["error"]
-            continue
-        for name, view in views.items():
-            view[row] = to_image(sample[name])
+    samples = [photographs[row] for row in range(len(photographs))]
+    views = {}
+    for name, size in spec.view_sizes.items():
+        empty = np.zeros((draws, size, size, 3) if name == "distortion" and draws > 1 else (size, size, 3), np.uint8)
+        views[name] = np.stack([to_image(sample[name]) if name in sample else empty for sample in samples])
+    errors = [sample.get("error", "") for sample in samples]
     return {"index": batch["index"], "error": np.array(errors, object), **views}
 
 
-class CutPhotographs(Dataset):
+@dataclass
+class CutPhotographs:
     """The output of `cut_photographs` as samples like those of `data.datasets.PhotographDataset`."""
 
-    def __init__(self, batch: dict[str, np.ndarray], views: Sequence[str], draws: int):
-        self.batch = batch
-        self.views = views
-        self.draws = draws
-        self.is_ragged = False
+    batch: dict[str, np.ndarray]
+    views: Sequence[str]
+    draws: int
+    is_ragged: bool = False
 
     def __len__(self) -> int:
         return len(self.batch["index"])

@@ -95,28 +95,23 @@ class ScoreFolder:
     def flush(self) -> None:
         """Write the rows that are still in memory, as one part per kind."""
         for kind, tables in self._rows.items():
-            if tables:
-                self._write(kind, pd.concat(tables, ignore_index=True))
-                tables.clear()
+            if not tables:
+                continue
+            last = max((int(part.stem.removeprefix("part-")) for part in self._parts(kind)), default=-1)
+            with replace_file(self.path / kind / f"part-{last + 1:06d}.parquet") as unfinished:
+                pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
+            tables.clear()
         self._oldest = None
 
     def _parts(self, kind: str) -> list[Path]:
         return sorted((self.path / kind).glob("part-*.parquet"))
-
-    def _write(self, kind: str, rows: pd.DataFrame) -> None:
-        last = max((int(part.stem.removeprefix("part-")) for part in self._parts(kind)), default=-1)
-        part = self.path / kind / f"part-{last + 1:06d}.parquet"
-        with replace_file(part) as unfinished:
-            rows.to_parquet(unfinished, index=False)
 
     def _check_manifest(self, settings: dict, environment: dict | None) -> None:
         """Compare the settings with the manifest's; write the manifest if there is none."""
         manifest = self.path / MANIFEST
         if not manifest.exists():
             if any(self._parts(kind) for kind in KINDS):
-                raise RunError(
-                    f"{self.path}: has scores but no {MANIFEST} to say how they were made; give another folder"
-                )
+                raise RunError(f"{self.path}: has scores but no {MANIFEST} about their origin; give another folder")
             write_json(manifest, {"settings": settings, "environment": environment})
             return
         try:
@@ -134,8 +129,4 @@ class ScoreFolder:
 
 def file_sha256(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
