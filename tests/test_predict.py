@@ -223,9 +223,8 @@ def test_drawing_holds_a_few_photographs_in_memory_however_many_there_are(
 
     monkeypatch.setattr(datasets, "to_rgb", tracked)
     monkeypatch.setattr(predict, "draw_views", lambda *_: None)
-    for number in range(40):
-        shutil.copy(photographs / "2.png", tmp_path / f"{number}.png")
-    assert run(trained, tmp_path, "--views", tmp_path / "views", f"--num_workers={workers}") == 0
+    paths = [shutil.copy(photographs / "2.png", tmp_path / f"{number}.png") for number in range(40)]
+    assert run(trained, *paths, "--views", tmp_path / "views", f"--num_workers={workers}") == 0
     assert len(most) == 40
     assert max(most) <= 6 * predict.DRAWN_BATCH
 

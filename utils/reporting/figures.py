@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -15,24 +14,24 @@ from matplotlib.patches import Rectangle
 from data.fragments import covered_size, enlarge_to_fit, place_patches
 from data.layout import to_image
 from data.saliency import salient_corner
-from data.views import ViewSpec
+from data.views import ViewSpec, make_views
 from utils.reporting.maps import COLOURS, WORDS, largest, paint, reference_words, relative_maps
 
 GRID_COLOUR, PATCH_COLOUR, SALIENT_COLOUR = "white", "#e69f00", "#56b4e9"  # told apart by the colour-blind too
 
 
-def draw_views(image: np.ndarray, views: Mapping[str, torch.Tensor], spec: ViewSpec, path: str | os.PathLike) -> None:
+def draw_views(image: np.ndarray, spec: ViewSpec, path: str | os.PathLike) -> None:
     """Draw what the network sees of a photograph: where the views come from, and the views themselves.
 
     Args:
         image: (H, W, 3) uint8.
-        views: its views by name, (3, S, S) uint8 each.
         spec: how views are cut; the fragments are those of evaluation.
         path: of the picture; its ending decides the format.
 
     Raises:
         ImageError: as `data.views.make_views`.
     """
+    views = make_views(image, spec, spec.evaluation_generator())
     figure = Figure(figsize=(18, 4.4), layout="constrained")
     axes = figure.subplots(1, 1 + len(views), width_ratios=[1.7] + [1] * len(views))
     photograph, *squares = axes
@@ -71,7 +70,6 @@ def draw_views(image: np.ndarray, views: Mapping[str, torch.Tensor], spec: ViewS
 
 def draw_quality_map(
     image: np.ndarray,
-    views: Mapping[str, torch.Tensor],
     spec: ViewSpec,
     maps: Mapping[str, np.ndarray],
     branch_means: Mapping[str, float] | None,
@@ -82,7 +80,6 @@ def draw_quality_map(
 
     Args:
         image: (H, W, 3) uint8.
-        views: its views by name, (3, S, S) uint8 each.
         spec: how views are cut.
         maps: for each view the points of every place, (h, w), on the scale of the scores.
         branch_means: what they are held against, see `utils.reporting.maps.relative_maps`.
@@ -92,6 +89,7 @@ def draw_quality_map(
     Raises:
         ImageError: as `data.views.make_views`.
     """
+    views = make_views(image, spec, spec.evaluation_generator())
     relative = relative_maps(maps, branch_means)
     limit = largest(relative)
     beside = [name for name in views if name != "distortion"]

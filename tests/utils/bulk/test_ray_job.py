@@ -54,7 +54,7 @@ def test_torchrun_is_refused(trained, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
         run(trained, "--ray", "--out", tmp_path / "out", "photo.jpg")
-    assert "not to torchrun" in capsys.readouterr().err
+    assert "not torchrun" in capsys.readouterr().err
 
 
 def test_without_ray_the_remedy_is_named(trained, tmp_path, monkeypatch, capsys):
