@@ -64,12 +64,12 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
     with _image_errors(path_or_bytes):
         content = _read(path_or_bytes)
         with _open(BytesIO(content), max_pixels) as opened:
-            pixels = None
             if opened.format in ("JPEG", "MPO"):
                 _check_scans(content)
                 pixels = _decode_plain_jpeg(content)
-            # The orientation is read after decoding: Pillow rotates TIFFs itself and then drops the tag.
-            return _upright(_decode_with_pillow(opened) if pixels is None else pixels, _orientation(opened))
+                if pixels is not None:
+                    return _upright(pixels, _orientation(opened))
+            return _decode_with_pillow(opened)
 
 
 def to_rgb(
@@ -91,8 +91,7 @@ def to_rgb(
     if isinstance(photo, Image.Image):
         with _image_errors("<PIL image>"):
             _check_size(*photo.size, max_pixels)
-            orientation = _orientation(photo)
-            return _upright(_decode_with_pillow(photo), orientation)
+            return _decode_with_pillow(photo)
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
             raise ImageError(f"<array>: must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
@@ -116,9 +115,8 @@ def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAU
         with _open(BytesIO(content), max_pixels) as opened:
             if opened.format in ("JPEG", "MPO"):
                 _check_scans(content)
-                orientation = _orientation(opened)
                 opened.thumbnail((side, side))
-                return _upright(_decode_with_pillow(opened), orientation)
+                return _decode_with_pillow(opened)
     small = Image.fromarray(decode_rgb(path, max_pixels))
     small.thumbnail((side, side))
     return np.array(small)
@@ -205,14 +203,17 @@ def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:
 
 
 def _decode_with_pillow(opened: Image.Image) -> np.ndarray:
-    """Return an opened image as (H, W, 3) uint8, converted as `decode_rgb` describes."""
+    """Return an opened image as upright (H, W, 3) uint8, converted as `decode_rgb` describes."""
     sixteen_bit = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PNG")
     if opened.mode in ("I", "F") and not sixteen_bit:
         raise ImageError(f"32-bit pixels (mode {opened.mode}) have no known white level; convert to 8 or 16 bits first")
     if sixteen_bit:
         grey = (np.asarray(opened).astype(np.float32) / 257).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(opened.convert("RGB"))  # a copy: torch warns about read-only arrays
+        pixels = np.repeat(grey[..., None], 3, axis=2)
+    else:
+        pixels = np.array(opened.convert("RGB"))  # a copy: torch warns about read-only arrays
+    # Only now, because Pillow rotates TIFFs itself when it decodes them, and then drops the tag.
+    return _upright(pixels, _orientation(opened))
 
 
 def _orientation(opened: Image.Image) -> int:

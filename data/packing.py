@@ -32,7 +32,7 @@ from data.packed import (
     partial_folder,
     read_state,
 )
-from data.patches import FEW, count_patches
+from data.patches import N_PATCHES, count_patches
 from data.seeding import Purpose, derive_generator
 from data.views import ViewSpec, crop_patches, crop_salient, resize_short_side, short_side_shape
 
@@ -59,7 +59,7 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
         count = draws if split == "train" else 1
         patches = 0
         if "patches" in spec.views:
-            few = FEW if split == "train" else spec.patches
+            few = N_PATCHES if split == "train" else spec.patches
             patches = count_patches(height, width, spec.patch_dimension, spec.patch_policy, few)
             count = 1 if spec.patch_policy == "texture" else count
         if "aesthetic" in spec.views:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from data.decode import ImageError
-from data.patches import FEW, count_patches, cut_patches, grid_cells, texture_complexity
+from data.patches import N_PATCHES, count_patches, cut_patches, grid_cells, texture_complexity
 
 
 def numbered(rows: int, columns: int, size: int, margin: int = 0) -> np.ndarray:
@@ -39,9 +39,9 @@ def test_some_of_all_patches_are_spread_evenly():
 def test_training_draws_three_different_patches_anew():
     image = numbered(3, 4, 8)
     drawn = [colours(cut_patches(image, 8, generator=np.random.default_rng(seed))) for seed in range(20)]
-    assert all(len(set(numbers)) == FEW == len(numbers) for numbers in drawn)
+    assert all(len(set(numbers)) == N_PATCHES == len(numbers) for numbers in drawn)
     assert {number for numbers in drawn for number in numbers} == set(range(1, 13))
-    assert len(colours(cut_patches(numbered(1, 2, 8), 8, generator=np.random.default_rng(0)))) == FEW
+    assert len(colours(cut_patches(numbered(1, 2, 8), 8, generator=np.random.default_rng(0)))) == N_PATCHES
 
 
 def test_the_most_complex_patches_are_chosen_whatever_the_generator():
@@ -84,7 +84,7 @@ def test_a_small_photograph_is_enlarged_first():
 
 
 def test_a_policy_of_three_has_three():
-    assert count_patches(2160, 3840, 480, "texture") == FEW
+    assert count_patches(2160, 3840, 480, "texture") == N_PATCHES
     assert count_patches(2160, 3840, 480) == 32
     assert count_patches(2160, 3840, 480, count=12) == 12
-    assert len(cut_patches(numbered(1, 1, 8), 8, "texture")) == FEW
+    assert len(cut_patches(numbered(1, 1, 8), 8, "texture")) == N_PATCHES

@@ -42,7 +42,7 @@ def test_noise_of_any_width_is_within_a_grey_level_of_pillow(width):
 
 @pytest.mark.parametrize("limit", [0, 10**9], ids=["columns first", "rows first"])
 def test_either_order_is_within_a_grey_level_of_pillow(photograph, limit, monkeypatch):
-    monkeypatch.setattr("data.resize.ROWS_AT_HAND", limit)
+    monkeypatch.setattr("data.resize.ROWS_FIRST_MAX_BYTES", limit)
     for height, width in ((97, 200), (401, 700)):
         pillow = Image.fromarray(photograph).resize((width, height), Image.Resampling.BILINEAR)
         assert difference(resize_bilinear(photograph, height, width), np.asarray(pillow)) <= 1
