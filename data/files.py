@@ -49,6 +49,12 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
             os.close(folder)
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file as UTF-8; its folder must exist."""
+    with replace_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | os.PathLike, content: dict) -> None:
     """Write JSON to a file, creating its folder, or to standard output for "-"; NaN and infinities become null."""
     text = json.dumps(_to_json(content), indent=2, ensure_ascii=False, allow_nan=False)
@@ -56,8 +62,7 @@ def write_json(path: str | os.PathLike, content: dict) -> None:
         print(text)
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def write_csv(path: str | os.PathLike, rows: pd.DataFrame | Sequence[dict]) -> None:

@@ -55,7 +55,9 @@ def load_table(
 ) -> LabelTable:
     """Read a data set's labels, decide the splits and find the images of the requested splits.
 
-    There are ten parameters because each is one option of the command line.
+    UHD-IQA's full label file has the official split in its column `set`. If there is no such column, or no official
+    validation image, the training rows are divided 80 / 20 by `numpy.random.RandomState(random_seed).permutation`, as
+    in the published code. There are ten parameters because each is one option of the command line.
 
     Args:
         database: one of DATABASES.
@@ -65,7 +67,7 @@ def load_table(
         random_seed: seed of the random split, 0 <= random_seed < 2**32.
         split_by: a column whose groups are not divided by the random split, which then replaces an official validation
             set, too; the test set stays.
-        skip_missing: leave out missing images and rows without a finite opinion, instead of raising.
+        skip_missing: leave out images that are missing or have no finite opinion, instead of raising.
         image_column, mos_column, split_column: as in `read_labels`.
 
     Raises:
@@ -78,20 +80,20 @@ def load_table(
     source = Path(metadata) if metadata else find_label_file(database, folder)
     frame = read_labels(database, source, image_column, mos_column, split_column)
     notes: list[str] = []
-    frame = _drop_unrated(frame, source, skip_missing, notes)
+    unrated = frame.loc[~np.isfinite(frame["mos"]), "image"]
+    frame = _leave_out(frame, unrated, f"{source}: {len(unrated)} opinions are not finite", skip_missing, notes)
     find_image, rule = _image_finder(folder), "the label file's own split"
     if split_by is not None or _lacks_validation(frame, splits, folder, find_image, notes):
         frame, rule = _random_split(frame, source, random_seed, split_by, rule)
-    frame, missing = _add_paths(frame, splits, find_image)
-    if len(missing):
-        notes.append(f"{len(missing)} missing images were left out: {listing(missing)}")
-        if not skip_missing:
-            n_requested = frame["split"].isin(splits).sum() + len(missing)
-            raise TableError(
-                f"{len(missing)} of the {n_requested} images that {source} lists for {listing(splits)} are not in "
-                f"{folder}, in its folders training, validation, test or in those beside it: {listing(missing)}. Check "
-                "--database_dir, or leave them out with --skip_missing"
-            )
+    requested = frame["split"].isin(splits)
+    paths = map(find_image, frame.loc[requested, "image"], frame.loc[requested, SET])
+    frame["path"] = pd.Series(list(paths), frame.index[requested], object)
+    missing = frame.loc[requested & frame["path"].isna(), "image"]
+    problem = (
+        f"{len(missing)} of the {requested.sum()} images that {source} lists for {listing(splits)} are not in {folder} "
+        "(--database_dir), in its folders training, validation, test or in those beside it"
+    )
+    frame = _leave_out(frame, missing, problem, skip_missing, notes)
     for split in splits:
         if not (frame["split"] == split).any():
             raise TableError(f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE")
@@ -99,22 +101,20 @@ def load_table(
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:
-    """Return a short hash of which images there are and what people thought of them (sha256 of names and opinions)."""
+    """Return a short hash of the images' names and opinions (sha256), the same in any order of the rows."""
     lines = [f"{name}\t{mos:.9g}\n" for name, mos in zip(table["image"], table["mos"], strict=True)]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def _drop_unrated(frame: pd.DataFrame, source: Path, skip_missing: bool, notes: list[str]) -> pd.DataFrame:
-    """Drop rows without a finite opinion and add a note; raise unless they may be skipped."""
-    unrated = frame.loc[~np.isfinite(frame["mos"]), "image"]
-    if len(unrated) and not skip_missing:
-        raise TableError(
-            f"{source}: {len(unrated)} opinions are not finite numbers: {listing(unrated)}. "
-            "Correct them, or leave these images out with --skip_missing"
-        )
-    if len(unrated):
-        notes.append(f"{len(unrated)} rows without a finite opinion were left out")
-    return frame.drop(unrated.index)
+def _leave_out(
+    frame: pd.DataFrame, images: pd.Series, problem: str, skip_missing: bool, notes: list[str]
+) -> pd.DataFrame:
+    """Drop the rows of unusable images and note the problem; raise unless they may be skipped."""
+    if len(images) and not skip_missing:
+        raise TableError(f"{problem}: {listing(images)}. Correct this, or leave these images out with --skip_missing")
+    if len(images):
+        notes.append(f"{problem}: {listing(images)}. They are left out")
+    return frame.drop(images.index)
 
 
 def _lacks_validation(
@@ -124,7 +124,7 @@ def _lacks_validation(
     validation = frame[frame["split"] == "val"]
     if validation.empty or not {"train", "val"} & set(splits):
         return validation.empty
-    if any(find_image(*names) for names in validation[["image", SET]].itertuples(index=False)):
+    if any(map(find_image, validation["image"], validation[SET])):
         return False
     notes.append(f"none of the {len(validation)} official validation images is in {folder}")
     return True
@@ -160,16 +160,6 @@ def _random_split(
     frame.loc[rows, "split"] = "train"
     frame.loc[validation, "split"] = "val"
     return frame, rule
-
-
-def _add_paths(frame: pd.DataFrame, splits: Sequence[str], find_image: _FindImage) -> tuple[pd.DataFrame, pd.Series]:
-    """Add the column `path` for the requested splits; return the rows whose image exists and the missing names."""
-    requested = frame["split"].isin(splits)
-    names = frame.loc[requested, ["image", SET]].itertuples(index=False)
-    frame["path"] = None
-    frame.loc[requested, "path"] = [find_image(*image_and_set) for image_and_set in names]
-    missing = frame.loc[requested & frame["path"].isna(), "image"]
-    return frame.drop(missing.index), missing
 
 
 def _image_finder(folder: Path) -> _FindImage:

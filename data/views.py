@@ -68,10 +68,9 @@ class ViewSpec:
             raise ValueError(f"seed must be at least 0 and below 2**32; got {self.seed}")
         if self.crop_size > self.resize:
             raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}")
-        if self.saliency not in METHODS:
-            raise ValueError(f"unknown saliency {self.saliency!r}: choose from {', '.join(METHODS)}")
-        if self.patch_policy not in POLICIES:
-            raise ValueError(f"unknown patch_policy {self.patch_policy!r}: choose from {', '.join(POLICIES)}")
+        for name, choices in (("saliency", METHODS), ("patch_policy", POLICIES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
         unknown = set(self.views) - set(ALL_VIEW_NAMES)
         if unknown or not self.views:
             raise ValueError(f"views must be some of {', '.join(ALL_VIEW_NAMES)}; got {self.views!r}")
@@ -130,10 +129,7 @@ class ViewSpec:
 
 
 def make_views(
-    image: np.ndarray,
-    spec: ViewSpec,
-    generator: np.random.Generator,
-    crop_generator: np.random.Generator | None = None,
+    image: np.ndarray, spec: ViewSpec, generator: np.random.Generator, crop_generator: np.random.Generator | None = None
 ) -> dict[str, torch.Tensor]:
     """Cut the views of a photograph (arXiv 2409.00749, Sec. 3.1).
 

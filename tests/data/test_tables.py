@@ -258,7 +258,7 @@ class TestLabels:
             load_table("UHD_IQA", tmp_path)
         table = load_table("UHD_IQA", tmp_path, skip_missing=True)
         assert table.frame.index.tolist() == [*range(5), *range(6, 16)]
-        assert any("1 rows" in note for note in table.notes)
+        assert any("1 opinions are not finite" in note for note in table.notes)
 
     def test_the_opinions_and_further_columns_are_those_of_the_file(self, tmp_path):
         frame = labels(views=range(16))
