@@ -55,6 +55,11 @@ class Record:
     draws: int
     patches: int = 0
 
+    @property
+    def source(self) -> tuple[str, int, int]:
+        """What identifies the photograph and the version of its file."""
+        return self.image, self.source_bytes, self.source_mtime_ns
+
     def shapes(self, spec: ViewSpec) -> dict[str, tuple[int, ...]]:
         """Return the shape of each part of the record, in file order."""
         mosaic, salient = spec.n_fragment * spec.patch_size, spec.salient_patch_dimension

@@ -61,7 +61,7 @@ class PackedViews:
             record = self._records.get(int(sample))
             if record is None or (record.image, record.split) != (image, split):
                 missing.append(image)
-            elif (record.source_bytes, record.source_mtime_ns) != file_stamp(path):
+            elif record.source != (image, *file_stamp(path)):
                 changed.append(image)
         for images, problem in ((missing, "are not in it, or in another split"), (changed, "have changed since")):
             if images:

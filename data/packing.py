@@ -173,7 +173,8 @@ class UnfinishedPack:
         if differences:
             raise PackError(f"{self._source} was made with other settings: {differences}. {remedy}")
         # Photographs may be added, removed or changed; but a pack with none of these belongs to another data set.
-        if checksums and set(map(_source_of, checksums)).isdisjoint(map(_source_of, self.plan.records)):
+        sources = {record.source for record in checksums}
+        if sources and sources.isdisjoint(record.source for record in self.plan.records):
             raise PackError(
                 f"{self._source} was made of other photographs: none of its {len(checksums)} is among these "
                 f"{len(self.plan.records)} as they are now. {remedy}"
@@ -251,8 +252,3 @@ def remove_pack(folder: Path) -> None:
     if foreign:
         raise PackError(f"{folder} is not a pack: it holds {listing(foreign)}; nothing was deleted")
     shutil.rmtree(folder)
-
-
-def _source_of(record: Record) -> tuple[str, int, int]:
-    """Return what identifies a photograph and the version of its file."""
-    return record.image, record.source_bytes, record.source_mtime_ns

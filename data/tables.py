@@ -23,7 +23,7 @@ class LabelTable:
 
     Attributes:
         frame: one row an image, with columns `image` (name in the label file), `mos` (on the data set's scale), `split`
-            ("train", "val" or "test"), `path` (None in splits that were not requested) and the label file's other
+            ("train", "val" or "test"), `path` (missing in splits that were not requested) and the label file's other
             columns. The index is the row's number in the label file; it identifies the sample, also when other rows
             are left out.
         source: the label file.
