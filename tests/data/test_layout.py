@@ -14,7 +14,7 @@ def noise(shape: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_view_has_the_image_s_pixels_channels_first(shape):
+def test_a_view_has_the_pixels_of_the_image_channels_first(shape):
     image = noise(shape)
     view = to_view(image)
     assert view.shape == (*shape[:-3], 3, *shape[-3:-1])
