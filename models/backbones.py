@@ -76,9 +76,9 @@ class SwinTrunk(Trunk, SwinTransformer):
         plans = self._plans(*x.shape[2:])
         if x.device.type != "cpu" or (self.compiled and torch.is_grad_enabled()):
             return self._compute(x, plans)
-        if self.compiled:
+        if self.compiled:  # one image at a time fits the caches, and one graph then serves every batch size
             return torch.cat([self._compute(image, plans) for image in x.split(1)])
-        # Split the batch to fit the caches: at 480 pixels one image at a time in the first stage, eight in the last.
+        # Uncompiled, each stage splits the batch to fit: at 480 pixels one image in the first stage, eight in the last.
         for depth, stage_plans in enumerate(plans):
             mlp = self.features[2 * depth + 1][0].mlp
             tokens = x.shape[2] * x.shape[3] // 16 if depth == 0 else x.shape[1] * x.shape[2] // 4

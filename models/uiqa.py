@@ -65,7 +65,7 @@ class QualityModel(nn.Module):
         return self.regress(torch.cat(features, dim=1))  # (B, 3C) -> (B, 1)
 
     def normalise(self, view: torch.Tensor) -> torch.Tensor:
-        """Normalise uint8 images, (B, 3, S, S), as the trunk's pre-training did; floats are returned unchanged."""
+        """Normalise uint8 images, (B, 3, S, S), by `mean` and `std`; floats are returned unchanged."""
         if view.dtype != torch.uint8:
             return view
         # Views are channels-last in memory. Trunks get contiguous input, so that rounding is the same for every layout.
@@ -73,12 +73,8 @@ class QualityModel(nn.Module):
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         """Map concatenated features to scores, (B, 3C) -> (B, 1), in the head's own precision, also under autocast."""
-        device_type = features.device.type
-        with (
-            torch.autocast(device_type, enabled=False)
-            if torch.amp.is_autocast_available(device_type)
-            else nullcontext()
-        ):
+        device = features.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             return self.quality(features.to(self.quality[0].weight.dtype))
 
     def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -110,8 +106,8 @@ class QualityModel(nn.Module):
         for name, trunk in self.trunks().items():
             maps[name] = self._contribution_map(trunk, views[name], weights[name])  # (B, h, w) or (B, K, h, w)
             if maps[name].dim() == 4:
-                of_draws = maps[name].mean(dim=(2, 3))  # (B, K)
-                deviations.append(of_draws - of_draws.mean(dim=1, keepdim=True))
+                per_draw = maps[name].mean(dim=(2, 3))  # (B, K)
+                deviations.append(per_draw - per_draw.mean(dim=1, keepdim=True))
                 maps[name] = maps[name].mean(dim=1)
         score = bias + sum(map_.mean(dim=(1, 2)) for map_ in maps.values())
         score_of_draw = {"score_of_draw": score[:, None] + sum(deviations)} if deviations else {}
