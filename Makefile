@@ -1,12 +1,14 @@
-# `make demo` and `make test` need nothing but Python and make: each creates .venv if it is missing.
+# `make demo` and `make test` need only Python and make: each creates .venv if it does not exist.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# The fast tests, on one process per core with one thread each.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 8
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo smoke test test-slow lint format clean
 
-# One thread for the network: the cores are busy decoding, and the result does not depend on how many there are.
+# One thread for the network: the cores are busy decoding, and the result does not depend on the number of cores.
 demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
 	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --overwrite
 	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls --group_by degradation --report
@@ -14,9 +16,14 @@ demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
 	$(PY) prepare.py synthetic --out demo_data
 
-# A process for each core, of one thread.
+# The end-to-end test and the main laws, in under a minute.
+LAWS := tests/test_end_to_end.py tests/data/test_fragments.py tests/data/test_views.py tests/losses \
+	tests/models/test_uiqa.py tests/utils/test_inference.py tests/utils/benchmarks/test_plain.py
+smoke: $(VENV)/.installed-dev
+	$(PYTEST) $(LAWS)
+
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 8
+	$(PYTEST)
 
 test-slow: $(VENV)/.installed-dev
 	$(PY) -m pytest -m slow
@@ -29,7 +36,7 @@ format: $(VENV)/.installed-dev
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-# Removes what the demo and the tools wrote; your own runs under ckpts/ and logfiles/ stay.
+# Delete what the demo and the tools wrote; your own runs under ckpts/ and logfiles/ stay.
 clean:
 	rm -rf $(VENV) demo_data ckpts/demo logfiles/demo .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

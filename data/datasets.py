@@ -55,23 +55,28 @@ class PhotographDataset(Dataset):
 
 
 PAIRINGS = ("partner", "batch")
-TARGETS = ("mos", "teacher")  # what a sample's score is held against in training
+TARGETS = ("mos", "teacher")  # what a sample's score is compared with in training
 
 
 class PairDataset(Dataset):
     """Photographs for training: each with a partner of another opinion, drawn anew every epoch; or each alone.
 
-    An item is a list of two samples (or one) as in PhotographDataset, `index` being the place in the table. All draws
-    come from (seed, sample, epoch, purpose), so an item does not depend on what was read before it or by which process.
+    An item is a list of two samples (or one) as in PhotographDataset, whose `mos` (and `teacher`) are on the scale of
+    the loss. All draws come from (seed, sample, epoch, purpose), so an item does not depend on what was read before it
+    or by which process.
 
     Args:
-        table: rows with `path` and `mos`; the index identifies the sample.
+        table: rows with `path`, `mos` and, for distillation, another model's score as `teacher`; the index identifies
+            the sample.
         spec: how views are cut; the aesthetic crop is random here.
         seed: 0 <= seed < 2**32.
-        packed: where the views are read, instead of being cut out of the image files.
-        pairing: "partner" for two samples an item, "batch" for one, where the batch makes the pairs.
-        flip: mirror every other photograph, all its views at once; left and right tell nothing of quality.
-        teacher: another model's score of each row, which samples then have, too; None for no teacher.
+        packed: where the views are read; None to cut them from the image files.
+        pairing: "partner" for two samples per item, "batch" for one, where the batch forms the pairs.
+        flip: mirror every other photograph, all its views alike; left and right carry no information about quality.
+        standardise: shift and scale opinions by their mean and s.d.
+
+    Attributes:
+        mos_scale: `mean` and `sd` of the opinions if they are standardised, else 0 and 1.
 
     Raises:
         TableError: fewer than two distinct opinions, so that no pair can be ranked.
@@ -85,7 +90,7 @@ class PairDataset(Dataset):
         packed: PackedViews | None = None,
         pairing: str = "partner",
         flip: bool = False,
-        teacher: np.ndarray | None = None,
+        standardise: bool = False,
     ):
         self.paths = table["path"].tolist()
         self.mos = table["mos"].to_numpy(float)
@@ -95,12 +100,20 @@ class PairDataset(Dataset):
         self.packed = packed
         self.pairing = pairing
         self.flip = flip
-        self.teacher = teacher
         if len(np.unique(self.mos)) < 2:
             raise TableError(
                 f"training ranks pairs of different opinions, but the {len(table)} training images have "
                 f"{len(np.unique(self.mos))} distinct opinion(s); check the label file and the split"
             )
+        self.mos_scale = {"mean": 0.0, "sd": 1.0}
+        if standardise:
+            self.mos_scale = {"mean": float(self.mos.mean()), "sd": float(self.mos.std())}
+        mean, sd = self.mos_scale["mean"], self.mos_scale["sd"]
+        self._targets = {
+            name: (torch.tensor(table[name].to_numpy(float), dtype=torch.float32) - mean) / sd
+            for name in TARGETS
+            if name in table
+        }
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -113,8 +126,13 @@ class PairDataset(Dataset):
             samples.append(self._sample(self.partner(index, epoch), epoch))
         return samples
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Which of TARGETS the samples have."""
+        return tuple(self._targets)
+
     def partner(self, index: int, epoch: int) -> int:
-        """Return a photograph with another opinion, each as likely as any other."""
+        """Return a photograph with another opinion, each with the same probability."""
         generator = derive_generator(Purpose.PARTNER, self.seed, int(self.samples[index]), epoch)
         return int(generator.choice(np.flatnonzero(self.mos != self.mos[index])))
 
@@ -132,26 +150,23 @@ class PairDataset(Dataset):
             return {"index": index, "error": _named(error, self.paths[index])}
         if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, epoch).random() < 0.5:
             views = {name: view.flip(-1) for name, view in views.items()}
-        targets = {"mos": self.mos[index]}
-        if self.teacher is not None:
-            targets["teacher"] = self.teacher[index]
-        return views | {"index": index, **targets}
+        return views | {"index": index} | {name: target[index].item() for name, target in self._targets.items()}
 
 
 class EpochBatches(Sampler):
     """Yields the batches of several epochs one after the other, as lists of keys (epoch, index).
 
     An epoch's order depends on seed and epoch alone; its last batch may be short. One iteration serves a whole
-    training, so that the first batches of an epoch are read while the one before it is still being validated. The epoch
-    travels in the key because worker processes hold copies of the data set that no later assignment reaches.
+    training, so that the first batches of an epoch are read while the previous one is still being validated. The epoch
+    is part of the key because worker processes hold copies of the data set that no later assignment reaches.
 
     Args:
         length: samples of an epoch.
         batch_size: samples of a batch.
         seed: 0 <= seed < 2**32.
-        epochs: to run through.
-        first_step: batches of the first epoch that are left out, because a training that goes on has had them.
-        rank, world: of several processes each gets its share of every batch; a short batch may leave one with nothing.
+        epochs: which epochs to yield.
+        first_step: batches of the first epoch to leave out, because a resumed training has seen them.
+        rank, world_size: each rank gets its part of every batch; a short batch may leave a rank with nothing.
     """
 
     def __init__(
@@ -162,7 +177,7 @@ class EpochBatches(Sampler):
         epochs: range,
         first_step: int = 0,
         rank: int = 0,
-        world: int = 1,
+        world_size: int = 1,
     ):
         self.length = length
         self.batch_size = batch_size
@@ -170,7 +185,7 @@ class EpochBatches(Sampler):
         self.epochs = epochs
         self.first_step = first_step
         self.rank = rank
-        self.world = world
+        self.world_size = world_size
 
     @property
     def steps(self) -> int:
@@ -186,7 +201,7 @@ class EpochBatches(Sampler):
             order = derive_generator(Purpose.SHUFFLE, self.seed, epoch).permutation(self.length)
             for step in range(first, self.steps):
                 batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, int(index)) for index in np.array_split(batch, self.world)[self.rank]]
+                yield [(epoch, int(index)) for index in np.array_split(batch, self.world_size)[self.rank]]
             first = 0
 
 

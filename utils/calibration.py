@@ -1,4 +1,4 @@
-"""From scores to the MOS scale: the 4-parameter logistic mapping, and an honest way out where it cannot be fitted."""
+"""From scores to the MOS scale: the 4-parameter logistic mapping, or the raw scores if it cannot be fitted."""
 
 import os
 import warnings
@@ -9,6 +9,8 @@ import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.special import expit
 
+from data.files import one_line
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -16,7 +18,7 @@ class Calibration:
 
     Attributes:
         parameters: (upper, lower, middle, width) of `lower + (upper - lower) / (1 + exp(-(score - middle) / |width|))`,
-            in the order of the released `UIQA.npy`; None where scores stay as they are.
+            in the order of the released `UIQA.npy`; None if scores stay as they are.
         fitted_on: which data the mapping was fitted on.
         reason: why there are no parameters; empty if there are.
     """
@@ -31,7 +33,7 @@ class Calibration:
         return scores.copy() if self.parameters is None else logistic(scores, *self.parameters)
 
     def describe(self) -> str:
-        """Return in words, to follow "mapping", on which data it was fitted or why there is none."""
+        """Return on which data the mapping was fitted, or why there is none, to follow the word "mapping"."""
         return f"fitted on {self.fitted_on}" if self.parameters else f"not possible ({self.reason}), scores are raw"
 
     def to_dict(self) -> dict:
@@ -44,16 +46,16 @@ class Calibration:
         """Undo `to_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: these are no such fields.
+            KeyError, TypeError, ValueError: a field is missing or wrong.
         """
         parameters = fields["parameters"]
         if parameters is not None:
             upper, lower, middle, width = map(float, parameters)
             parameters = (upper, lower, middle, width)
             if not np.isfinite(parameters).all() or width == 0:
-                raise ValueError(f"a mapping has four finite numbers, the last (the width) not 0; got {parameters}")
+                raise ValueError(f"a mapping has four finite numbers, the last (the width) not 0: got {parameters}")
         if not isinstance(fields["fitted_on"], str) or not isinstance(fields["reason"], str):
-            raise TypeError("what a mapping was fitted on, and why there is none, are words")
+            raise TypeError("fitted_on and reason must be text")
         return cls(parameters, fields["fitted_on"], fields["reason"])
 
 
@@ -73,8 +75,8 @@ def fit_calibration(scores: np.ndarray, mos: np.ndarray, fitted_on: str) -> Cali
         fitted_on: which data these are, for reports.
 
     Returns:
-        The mapping; without parameters, and with the reason, for fewer than five images, for constant scores, and where
-        the fit does not converge.
+        The mapping; without parameters but with a reason for fewer than five images, for constant scores and if the fit
+        does not converge.
     """
     scores, mos = np.asarray(scores, float), np.asarray(mos, float)
     if len(scores) < 5:
@@ -84,7 +86,7 @@ def fit_calibration(scores: np.ndarray, mos: np.ndarray, fitted_on: str) -> Cali
         return Calibration(None, fitted_on, "the scores are constant")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", OptimizeWarning)  # no covariance is asked for
+            warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is not used
             warnings.simplefilter("ignore", RuntimeWarning)
             (upper, lower, middle, width), _ = curve_fit(
                 logistic, (scores - centre) / spread, mos, p0=[mos.max(), mos.min(), 0.0, 1.0], maxfev=20_000
@@ -102,13 +104,15 @@ def load_calibration(path: str | os.PathLike) -> Calibration:
     """Read a released calibration file (`UIQA.npy`: four numbers).
 
     Raises:
-        ValueError: missing, no such file, or of another content. Pickled objects are never loaded.
+        ValueError: it is missing or holds something else. Pickled objects are never loaded.
     """
     try:
-        parameters = np.load(path, mmap_mode="r", allow_pickle=False)  # takes no memory that the file does not fill
-    except Exception as error:  # numpy raises a handful of types for damaged files
-        raise ValueError(f"{path}: cannot be read as a calibration file: {error}") from error
-    real = isinstance(parameters, np.ndarray) and parameters.dtype.kind in "fiu"
-    if not real or parameters.shape != (4,) or not np.isfinite(parameters).all() or parameters[3] == 0:
+        parameters = np.load(
+            path, mmap_mode="r", allow_pickle=False
+        )  # a header with a huge shape cannot fill the memory
+    except Exception as error:  # numpy raises several types for damaged files
+        raise ValueError(f"{path}: cannot be read as a calibration file: {one_line(error)}") from error
+    is_numeric = isinstance(parameters, np.ndarray) and parameters.dtype.kind in "fiu"
+    if not is_numeric or parameters.shape != (4,) or not np.isfinite(parameters).all() or parameters[3] == 0:
         raise ValueError(f"{path}: a calibration file holds four finite numbers, the last (the width) not 0")
     return Calibration(tuple(map(float, parameters)), f"{Path(path).name} (as released)")

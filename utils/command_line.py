@@ -1,4 +1,4 @@
-"""How command lines are read: one parser for options and configs, types that check, errors that end in one line."""
+"""Command lines and configs: one parser for both, types that check values, errors in one line."""
 
 import argparse
 import functools
@@ -17,19 +17,11 @@ from data.files import one_line
 from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
-from utils.errors import CheckpointError
-
-EXIT_FAILED_IMAGES = 1  # the work was done, but some images could not be used
-EXIT_UNUSABLE_INPUT = 2  # argparse's own code for a wrong command line
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it; 143 after SIGTERM
-
-
-class RunError(RuntimeError):
-    """A run cannot go on; the message says why and what to do."""
+from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, CheckpointError, RunError
 
 
 def entry_point(main: Callable) -> Callable:
-    """Turn the errors that are the user's to mend into one line on standard error and an exit code."""
+    """Turn errors that the user can correct into one line on standard error and an exit code."""
 
     @functools.wraps(main)
     def wrapped(args: Sequence[str] | None = None) -> int:
@@ -38,13 +30,13 @@ def entry_point(main: Callable) -> Callable:
         except (TableError, ImageError, PackError, CheckpointError, WeightsError, RunError) as error:
             print(f"error: {error}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
-        except BrokenPipeError:  # the reader of a pipe has gone, `| head` for one
-            sys.stdout = None  # or Python complains again when it flushes
+        except BrokenPipeError:  # the reader of a pipe has closed it, `| head` for example
+            sys.stdout = None  # otherwise Python reports it again when it flushes
             return 0
         except torch.OutOfMemoryError:
             print(
-                "error: the GPU's memory is full: take a smaller --batch_size; a training may take --accumulate N or "
-                "--amp bf16 instead",
+                "error: the GPU is out of memory: use a smaller --batch_size; in training also --accumulate N or "
+                "--amp bf16",
                 file=sys.stderr,
             )
             return EXIT_UNUSABLE_INPUT
@@ -57,8 +49,8 @@ def entry_point(main: Callable) -> Callable:
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            cause = next(line for line in [*str(error).splitlines(), "no reason given"] if line.strip())
-            print(f"error: torch.compile failed ({cause.strip()}); go on without --compile", file=sys.stderr)
+            first_line = str(error).strip().partition("\n")[0]
+            print(f"error: torch.compile failed ({first_line}); leave out --compile", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
 
     return wrapped
@@ -76,7 +68,7 @@ def usage_errors(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 class _HelpFormatter(argparse.HelpFormatter):
-    """Shows a default where there is one to speak of."""
+    """Adds the default to the help of options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default in (None, False, argparse.SUPPRESS) or not action.option_strings:
@@ -85,7 +77,7 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Names an error in one line instead of below a page of usage."""
+    """Prints an error as one line instead of below a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         message = " ".join(message.split())
@@ -94,7 +86,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(description: str, **options) -> argparse.ArgumentParser:
-    """Return an empty parser in this project's manner: no abbreviations, defaults in the help, errors in one line."""
+    """Return an empty parser without abbreviations, with defaults in the help and errors in one line."""
     return _Parser(description=description, allow_abbrev=False, formatter_class=_HelpFormatter, **options)
 
 
@@ -109,10 +101,10 @@ def parse_options(
     the command line wins.
 
     Args:
-        parser: has a `--config` option, or none is looked for.
+        parser: of the entry point; without a `--config` option there is no file.
         args: the command line; `sys.argv[1:]` if None.
-        config_parser: the parser a config is written for, where that is another one: keys that only it knows are
-            checked and left out.
+        config_parser: the parser that configs are written for, if it is another one: keys that only it knows are
+            checked and ignored.
     """
     args = list(sys.argv[1:] if args is None else args)
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -139,34 +131,34 @@ def _config_tokens(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     try:
         # BaseLoader leaves every value a string: `amp: off` stays a word, and types are argparse's business alone.
         entries = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:  # the last from deep nesting
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:  # RecursionError: deep nesting
         parser.error(f"--config {path}: cannot be read: {one_line(error)}")
     if not isinstance(entries or {}, dict):
         parser.error(f"--config {path}: must hold `option: value` lines")
     if "config" in (entries or {}):
-        parser.error(f"--config {path}: config: a config names no other config")
+        parser.error(f"--config {path}: config: a config cannot name another config")
     for key, value in (entries or {}).items():
         if not isinstance(key, str) or not isinstance(value, str):
             parser.error(f"--config {path}: {key}: must be one plain value")
     return [f"--{key}={value}" for key, value in (entries or {}).items()]
 
 
-def truth(text: str) -> bool:
-    """Return the truth value of a word; `type=bool` would take every word, "False" included, for true."""
+def boolean(text: str) -> bool:
+    """Return the boolean that a text means; `type=bool` would take every text, "False" included, for true."""
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
     if text.lower() not in words:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
     return words[text.lower()]
 
 
-def whole_number(lowest: int, highest: int | None = None) -> Callable[[str], int]:
+def integer(lowest: int, highest: int | None = None) -> Callable[[str], int]:
     """Return a type for integers in a range."""
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
         if value < lowest or (highest is not None and value > highest):
             limits = f"at least {lowest}" if highest is None else f"between {lowest} and {highest}"
             raise argparse.ArgumentTypeError(f"must be {limits}; got {value}")
@@ -182,7 +174,7 @@ def number(lowest: float, above: bool = False, below: float = float("inf")) -> C
         try:
             value = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if not lowest <= value < below or (above and value == lowest):
             limits = f"{'more than' if above else 'at least'} {lowest:g}"
             limits += f" and less than {below:g}" if below < float("inf") else ""
@@ -193,7 +185,7 @@ def number(lowest: float, above: bool = False, below: float = float("inf")) -> C
 
 
 def output_file(text: str) -> str:
-    """Check, before any work is done, that a file can be written; make its folder. "-" is standard output."""
+    """Check before the work begins that a file can be written, and make its folder. "-" is standard output."""
     path = Path(text)
     if text == "-":
         return text
@@ -209,35 +201,49 @@ def output_file(text: str) -> str:
 
 
 def table_file(text: str) -> str:
-    """Check that a table can be written to a file; standard output is the report's."""
+    """Check that a table can be written to a file."""
     if text == "-":
-        raise argparse.ArgumentTypeError("give a file; what goes to standard output is --json -")
+        raise argparse.ArgumentTypeError("give a file; for standard output use --json -")
     return output_file(text)
 
 
 def make_folder(path: str | os.PathLike) -> Path:
-    """Make a folder for results if it is missing.
+    """Make a folder for results if it does not exist.
 
     Raises:
-        RunError: it cannot be made, or not be written to.
+        RunError: it cannot be made or written to.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: this folder cannot be made: {one_line(error)}") from error
+        raise RunError(f"{path}: the folder cannot be made: {one_line(error)}") from error
     if not os.access(path, os.W_OK):
-        raise RunError(f"{path}: this folder cannot be written to")
+        raise RunError(f"{path}: the folder cannot be written to")
     return path
 
 
-def plain_name(text: str) -> str:
-    """Check that a run's name is a name and no path."""
+def file_name(text: str) -> str:
+    """Check that a run's name can be the name of a folder."""
     if not text or text.startswith(".") or Path(text).name != text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no plain name: a run's name becomes a folder's")
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a run's name: it becomes the name of a folder")
     return text
 
 
 def add_flag(parser, name: str, help: str) -> None:
-    """Add an option that is false unless given, alone or with True or False behind it."""
-    parser.add_argument(name, type=truth, nargs="?", const=True, default=False, metavar="True|False", help=help)
+    """Add an option that is False unless given, alone or followed by True or False."""
+    parser.add_argument(name, type=boolean, nargs="?", const=True, default=False, metavar="True|False", help=help)
+
+
+def list_first(parser: argparse.ArgumentParser, title: str, options: Sequence[str]) -> None:
+    """Move options into a group of their own at the top of the help."""
+    group = parser.add_argument_group(title)
+    actions = {option: action for action in parser._actions for option in action.option_strings}
+    for other in parser._action_groups:
+        other._group_actions = [action for action in other._group_actions if action not in map(actions.get, options)]
+    group._group_actions = [actions[option] for option in options]
+    parser._action_groups.remove(group)
+    parser._action_groups.insert(1, group)  # behind the positional arguments
+
+
+whole_number, plain_name = integer, file_name

@@ -1,4 +1,4 @@
-"""Devices and processes: one process, or several that torchrun has started."""
+"""Devices and ranks: one process, or several that torchrun has started."""
 
 import os
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ TIMEOUT = timedelta(minutes=30)  # for the slowest rank: rank 0 writes checkpoin
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device a name means: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:i".
+    """Return the device of a name: "auto" (CUDA if available), "cpu", "cuda" or "cuda:i".
 
-    Under torchrun "auto" and "cuda" are the GPU of this process's number on its machine.
+    Under torchrun "auto" and "cuda" are the GPU of the process's local rank.
 
     Raises:
         ValueError: no such device on this machine.
@@ -31,13 +31,13 @@ def select_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:i")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name} is not there: {torch.cuda.device_count()} CUDA device(s) found")
+        raise ValueError(f"there is no device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[None]:
-    """Join the other processes that torchrun started, if it did, for as long as the context lasts."""
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the process group if torchrun started several processes, and leave it when the context ends."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -51,17 +51,17 @@ def processes(device: torch.device) -> Iterator[None]:
 
 
 def world_size() -> int:
-    """Return how many processes work together; 1 outside `processes`."""
+    """Return the number of ranks; 1 outside a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process, 0 if it is alone. Rank 0 alone prints and writes."""
+    """Return this process's rank, 0 outside a process group. Only rank 0 prints and writes."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def agree(*numbers: int) -> list[list[int]]:
-    """Return the whole numbers of every process, in the order of the ranks; no GPU is waited for."""
+def all_gather_ints(*numbers: int) -> list[list[int]]:
+    """Return the integers of every rank, in rank order, without waiting for the GPU."""
     if world_size() == 1:
         return [list(numbers)]
     gathered = [torch.empty(len(numbers), dtype=torch.int64) for _ in range(world_size())]
@@ -70,11 +70,11 @@ def agree(*numbers: int) -> list[list[int]]:
 
 
 def gather_rows(rows: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
-    """Return the rows of every process, in the order of the ranks; this process's own keep their gradients.
+    """Return the rows of every rank, in rank order; this rank's own keep their gradients.
 
     Args:
-        rows: (n, ...) of this process.
-        counts: n of every process.
+        rows: (n, ...) of this rank.
+        counts: n of every rank.
     """
     if world_size() == 1:
         return [rows]
@@ -87,15 +87,15 @@ def gather_rows(rows: torch.Tensor, counts: list[int]) -> list[torch.Tensor]:
     return parts
 
 
-def add_up(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of every process's tensor."""
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of every rank's tensor."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def gather_objects(content: object) -> list:
-    """Return a plain object of every process, in the order of the ranks."""
+def all_gather_objects(content: object) -> list:
+    """Return a plain object of every rank, in rank order."""
     if world_size() == 1:
         return [content]
     gathered = [None] * world_size()
@@ -103,43 +103,46 @@ def gather_objects(content: object) -> list:
     return gathered
 
 
-def share_state(model: nn.Module) -> None:
-    """Give the models of all processes the first one's weights and buffers."""
+def broadcast_model(model: nn.Module) -> None:
+    """Give every rank the weights and buffers of rank 0."""
     if world_size() > 1:
         for value in unwrap(model).state_dict().values():
             dist.broadcast(value, 0)
 
 
-def wait_for_all() -> None:
-    """Wait until every process has come here."""
+def barrier() -> None:
+    """Wait until every rank has come here."""
     if world_size() > 1:
         dist.barrier()
 
 
+processes, gather_objects = process_group, all_gather_objects
+
+
 def default_workers() -> int:
-    """Return a worker count for data loading: this process's part of the cores that may be used, at most 16."""
+    """Return the default number of data workers: this process's part of the available cores, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 16))
 
 
 class HostCopy:
-    """A tensor on its way to the host.
+    """A tensor being copied to the host without blocking.
 
-    `.item()` and `.cpu()` wait for all that the GPU has been given to do by then; `read` waits for no more than what it
-    was given before this copy. So the next batch may be launched first, and the GPU does not stand idle meanwhile.
+    `.item()` and `.cpu()` wait for all work that was launched on the GPU before them; `read` waits only for what was
+    launched before this copy. So the next batch can be launched first, and the GPU is not idle meanwhile.
     """
 
     def __init__(self, tensor: torch.Tensor):
-        self._copy = tensor.detach().to("cpu", non_blocking=True)  # torch takes page-locked memory for it
-        self._arrived = None
+        self._copy = tensor.detach().to("cpu", non_blocking=True)  # torch uses pinned memory for it
+        self._done = None
         if tensor.is_cuda:
-            self._arrived = torch.cuda.Event()
-            self._arrived.record(torch.cuda.current_stream(tensor.device))
+            self._done = torch.cuda.Event()
+            self._done.record(torch.cuda.current_stream(tensor.device))
 
     def read(self) -> torch.Tensor:
-        """Return the tensor on the host, once it is there."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
+        """Return the tensor on the host once the copy is complete."""
+        if self._done is not None:
+            self._done.synchronize()
         return self._copy
 
 

@@ -1,4 +1,4 @@
-"""Agreement between scores and opinions: the field's five measures, and intervals that say how far to trust them."""
+"""Agreement between scores and opinions: the field's five measures, with bootstrap intervals."""
 
 import warnings
 
@@ -9,10 +9,10 @@ MEASURES = ("SRCC", "KRCC", "PLCC", "RMSE", "MAE")
 
 
 def iqa_metrics(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
-    """Return SRCC, KRCC, PLCC, RMSE and MAE of scores as they are given.
+    """Return SRCC, KRCC, PLCC, RMSE and MAE of scores as they are.
 
-    Map the scores first (`utils.calibration`) for PLCC, RMSE and MAE on the opinions' scale; SRCC and KRCC do not need
-    it. Correlations of constant scores or opinions, or of fewer than two images, are undefined: NaN.
+    For PLCC, RMSE and MAE on the opinions' scale, map the scores first (`utils.calibration`); SRCC and KRCC need no
+    mapping. Correlations of constant scores or opinions, or of fewer than two images, are undefined: NaN.
 
     Args:
         scores, mos: (n,) each.
@@ -24,10 +24,9 @@ def iqa_metrics(scores: np.ndarray, mos: np.ndarray) -> dict[str, float]:
 
 
 def mapped_metrics(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray) -> dict[str, float]:
-    """Return the published protocol's measures: SRCC and KRCC of raw scores, PLCC, RMSE and MAE of mapped ones.
+    """Return SRCC and KRCC of raw scores, PLCC, RMSE and MAE of mapped ones.
 
-    A fitted mapping may fall where it should rise (scores that run against the opinions); ranks of raw scores still
-    tell the truth then.
+    The ranks are those of raw scores because a fitted mapping may decrease, which would turn a negative SRCC positive.
 
     Args:
         scores, mapped, mos: (n,) each.
@@ -35,16 +34,16 @@ def mapped_metrics(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray) -> d
     Raises:
         ValueError: lengths differ, or a value is not finite.
     """
-    scores, mos = _checked(scores, mos)
-    mapped, _ = _checked(mapped, mos)
+    scores, mos = _check(scores, mos)
+    mapped, _ = _check(mapped, mos)
     measures = dict.fromkeys(MEASURES, float("nan"))
     if len(mos):
         error = mapped - mos
         measures |= {"RMSE": float(np.sqrt(np.mean(error**2))), "MAE": float(np.mean(np.abs(error)))}
-    if _vary(scores, mos):
+    if _is_defined(scores, mos):
         measures["SRCC"] = float(stats.spearmanr(scores, mos).statistic)
         measures["KRCC"] = float(stats.kendalltau(scores, mos).statistic)
-    if _vary(mapped, mos):
+    if _is_defined(mapped, mos):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", stats.NearConstantInputWarning)
             measures["PLCC"] = float(stats.pearsonr(mapped, mos).statistic)
@@ -52,7 +51,7 @@ def mapped_metrics(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray) -> d
 
 
 def selection_criterion(measures: dict[str, float]) -> float:
-    """Return SRCC + PLCC + KRCC - RMSE - MAE, by which the best epoch is chosen (as in the released training code)."""
+    """Return SRCC + PLCC + KRCC - RMSE - MAE, which selects the best epoch (as in the released training code)."""
     return measures["SRCC"] + measures["PLCC"] + measures["KRCC"] - measures["RMSE"] - measures["MAE"]
 
 
@@ -62,18 +61,18 @@ def bootstrap_intervals(
     """Return 95 % intervals of `mapped_metrics` by the paired percentile bootstrap (Efron & Tibshirani 1993, ch. 13).
 
     Images are drawn with replacement, score and opinion together; the mapping is held fixed. Resamples in which a
-    measure is undefined (all scores equal, say) are left out of its interval.
+    measure is undefined (all scores equal, for example) are left out of its interval.
 
     Args:
         scores, mapped, mos: (n,) each.
-        resamples: how many.
+        resamples: number of resamples.
         seed: of the resampling.
 
     Returns:
         For each measure [low, high]; NaN for fewer than two images.
     """
-    scores, mos = _checked(scores, mos)
-    mapped, _ = _checked(mapped, mos)
+    scores, mos = _check(scores, mos)
+    mapped, _ = _check(mapped, mos)
     if len(mos) < 2:
         return {name: [float("nan"), float("nan")] for name in MEASURES}
 
@@ -81,7 +80,7 @@ def bootstrap_intervals(
         return list(mapped_metrics(scores[index], mapped[index], mos[index]).values())
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy's and numpy's word on undefined resamples, which are left out below
+        warnings.simplefilter("ignore")  # about undefined resamples, which are left out below
         distribution = stats.bootstrap(
             (np.arange(len(scores)),),
             resampled,
@@ -94,12 +93,12 @@ def bootstrap_intervals(
     return {name: [float(low), float(high)] for name, (low, high) in zip(MEASURES, limits, strict=True)}
 
 
-def _vary(first: np.ndarray, second: np.ndarray) -> bool:
-    """Return whether a correlation of the two is defined."""
+def _is_defined(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether the correlation of the two is defined."""
     return len(first) > 1 and np.ptp(first) > 0 and np.ptp(second) > 0
 
 
-def _checked(scores: np.ndarray, mos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check(scores: np.ndarray, mos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scores, mos = np.asarray(scores, float).ravel(), np.asarray(mos, float).ravel()
     if scores.shape != mos.shape:
         raise ValueError(f"{len(scores)} scores do not match {len(mos)} opinions")

@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: bars on terminals, lines in logs."""
+"""Progress bars on terminals, lines in logs."""
 
 import sys
 import time
@@ -9,12 +9,12 @@ from utils.distributed import rank
 
 
 def progress_bar(total: int, label: str | None, unit: str = "image") -> tqdm:
-    """Return a progress bar on standard error that shows only on a terminal, and only if it has a label."""
+    """Return a progress bar on standard error, shown only on a terminal and only if it has a label."""
     return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=label is None or not sys.stderr.isatty())
 
 
 def say(line: str) -> None:
-    """Print a line at once, above a progress bar if there is one; of several processes the first alone does."""
+    """Print a line immediately, above a progress bar if there is one; only rank 0 prints."""
     if rank() > 0:
         return
     tqdm.write(line, file=sys.stdout)
@@ -22,7 +22,7 @@ def say(line: str) -> None:
 
 
 class Tally:
-    """Steps, images, losses and time spent waiting for data since it was made."""
+    """Counts steps, images, losses and the time spent waiting for data since it was created."""
 
     def __init__(self):
         self.began = time.perf_counter()
@@ -31,23 +31,23 @@ class Tally:
         self.totals: dict[str, float] = {}
 
     def add(self, images: int, waited: float) -> None:
-        """Count a step: its images, and the seconds for which it waited for them."""
+        """Count a step: its images, and the seconds it waited for them."""
         self.steps += 1
         self.images += images
         self.waited += waited
 
     def add_losses(self, losses: dict[str, float]) -> None:
-        """Count the losses of a step."""
+        """Add the losses of a step."""
         for name, value in losses.items():
             self.totals[name] = self.totals.get(name, 0.0) + value
 
     def stop(self) -> None:
-        """Let the time end here."""
+        """Stop the clock."""
         self.stopped = time.perf_counter()
 
     @property
     def averages(self) -> dict[str, float]:
-        """The losses a step."""
+        """The mean losses per step."""
         return {name: total / self.steps for name, total in self.totals.items()}
 
     @property

@@ -5,7 +5,7 @@ import torch
 
 import flops
 from data.tables import TableError
-from utils.command_line import entry_point, make_folder, make_parser, output_file, parse_options, plain_name
+from utils.command_line import entry_point, file_name, make_folder, make_parser, output_file, parse_options
 from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, RunError
 from utils.training.options import train_parser
 
@@ -141,8 +141,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "..", ".hidden", "/tmp/x"])
 def test_a_runs_name_is_no_path(name, capsys):
     parser = make_parser("")
-    parser.add_argument("--run", type=plain_name)
-    assert "plain name" in refused(capsys, parser, [f"--run={name}"])
+    parser.add_argument("--run", type=file_name)
+    assert "cannot be a run's name" in refused(capsys, parser, [f"--run={name}"])
     assert parser.parse_args(["--run=uhd-iqa_2.1"]).run == "uhd-iqa_2.1"
 
 
@@ -156,7 +156,7 @@ def test_a_compiler_that_fails_is_one_line_with_a_way_on(capsys):
     assert main([]) == EXIT_UNUSABLE_INPUT
     message = capsys.readouterr().err
     assert "No working C++ compiler found" in message
-    assert "without --compile" in message
+    assert "leave out --compile" in message
     assert "a page of text" not in message
 
 

@@ -33,7 +33,7 @@ SHOWN_FAILURES = 10
 
 def add_ray_options(parser) -> None:
     """Add what decides how images are scored beyond one machine."""
-    group = parser.add_argument_group("beyond one machine (docs/scaling.md)")
+    group = parser.add_argument_group("beyond one machine (docs/deployment.md)")
     group.add_argument(
         "--ray",
         action="store_true",

@@ -1,18 +1,18 @@
-"""What a training reads: pairs to learn from, photographs to be validated on, and what identifies them."""
+"""What a training reads: pairs to learn from, photographs to validate on, and a fingerprint of both."""
 
 import argparse
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from torch.utils.data import Dataset
 
 from data.datasets import PairDataset, PhotographDataset
 from data.packed import PackedPhotographs, PackedViews
 from data.tables import LabelTable, data_fingerprint
 from data.views import ViewSpec
 from utils.errors import RunError
-from utils.options import table_of
+from utils.inference import Photographs
+from utils.options import load_labels
 from utils.predictions import read_predictions
 
 
@@ -22,68 +22,68 @@ class TrainingData:
 
     Attributes:
         table: the labels.
-        training: pairs, or single photographs with `--pairing batch`.
-        validation: photographs, samples as of `data.datasets.PhotographDataset`.
-        validation_mos: (n,) float64, their opinions.
-        scale: `mean` and `sd`; the loss sees (mos - mean) / sd, and loading a checkpoint folds the two back.
+        training: pairs, or single photographs with `--pairing batch`; their opinions are on the scale of the loss.
+        validation: photographs.
+        validation_mos: (n,) float64, their opinions on the data set's scale.
         fingerprint: of the names and opinions of both splits.
     """
 
     table: LabelTable
     training: PairDataset
-    validation: Dataset
+    validation: Photographs
     validation_mos: np.ndarray
-    scale: dict[str, float]
     fingerprint: str
 
 
 def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingData:
-    """Load what the options of train.py mean; the test split is not read.
+    """Load the data that the options of train.py name; the test split is not read.
 
     Raises:
         TableError, PackError, RunError: labels, pack or teacher's scores cannot be used.
     """
-    table = table_of(options, splits=("train", "val"))
+    table = load_labels(options, splits=("train", "val"))
     training, validation = table.split("train"), table.split("val")
-    cut = replace(spec, patches=options.validation_patches)
+    validation_spec = replace(spec, patches=options.validation_patches)
+    fingerprint = " ".join(data_fingerprint(rows) for rows in (training, validation))
     packed = None
     if options.packed:
-        packed = PackedViews(options.packed, pd.concat([training, validation]), cut, options.random_seed)
-    pairs = PairDataset(
-        training,
-        spec,
-        options.random_seed,
-        packed,
-        options.pairing,
-        options.horizontal_flip,
-        teacher_scores(options.distill_from, training) if options.distill_from else None,
-    )
-    scale = {"mean": 0.0, "sd": 1.0}
-    if options.mos_scale == "standardise":
-        scale = {"mean": float(pairs.mos.mean()), "sd": float(pairs.mos.std())}
+        packed = PackedViews(options.packed, pd.concat([training, validation]), validation_spec, options.random_seed)
+    if options.distill_from:
+        training = training.assign(teacher=teacher_scores(options.distill_from, training["image"]))
     return TrainingData(
         table=table,
-        training=pairs,
+        training=PairDataset(
+            training,
+            spec,
+            options.random_seed,
+            packed,
+            options.pairing,
+            options.horizontal_flip,
+            standardise=options.mos_scale == "standardise",
+        ),
         validation=PackedPhotographs(packed, validation.index)
         if packed
-        else PhotographDataset(validation["path"], cut),
+        else PhotographDataset(validation["path"], validation_spec),
         validation_mos=validation["mos"].to_numpy(),
-        scale=scale,
-        fingerprint=" ".join(data_fingerprint(rows) for rows in (training, validation)),
+        fingerprint=fingerprint,
     )
 
 
-def teacher_scores(path: str, training: pd.DataFrame) -> np.ndarray:
-    """Return another model's score of every training image, (n,) float64.
+def teacher_scores(path: str, images: pd.Series) -> np.ndarray:
+    """Return another model's scores of the training images, (n,) float64.
+
+    Args:
+        path: a file of predictions.
+        images: names of the training images.
 
     Raises:
-        RunError: the file cannot be read, or lacks some of them.
+        RunError: the file cannot be read, or lacks an image.
     """
-    scores = read_predictions(path).set_index("image")["score"].reindex(training["image"])
+    scores = read_predictions(path).set_index("image")["score"].reindex(images)
     missing = scores.index[scores.isna()]
     if len(missing):
         raise RunError(
-            f"--distill_from {path}: lacks the scores of {len(missing)} of {len(scores)} training images, {missing[0]} "
-            "first. Make it with: python test.py --split train and the teacher's --checkpoint"
+            f"--distill_from {path}: lacks the scores of {len(missing)} of {len(scores)} training images, for example "
+            f"{missing[0]}. Write it with: python test.py --split train and the teacher's --checkpoint"
         )
     return scores.to_numpy(float)

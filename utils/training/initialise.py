@@ -1,5 +1,6 @@
 """The first weights of a training: ImageNet's, an AVA checkpoint's, or a whole model's."""
 
+import argparse
 import os
 
 from data.views import ViewSpec
@@ -9,6 +10,37 @@ from utils.checkpoint import Checkpoint
 from utils.weights_file import is_ours, load_strictly, read_weights_file, without_prefix
 
 TRUNK_PREFIX = "feature_extraction."
+
+
+def initial_weights(
+    model: QualityModel, options: argparse.Namespace, spec: ViewSpec, mos_scale: dict[str, float]
+) -> str:
+    """Give a model its first weights, as `--pretrained_path`, `--init` and `--backbone` say.
+
+    Args:
+        model: takes the weights.
+        options: of the command line.
+        spec: how views are cut; some trunks' ImageNet weights depend on the view's size.
+        mos_scale: `mean` and `sd` with which opinions are standardised.
+
+    Returns:
+        Where the weights come from, in words.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+        WeightsError: there are no ImageNet weights, or they cannot be downloaded.
+    """
+    if options.pretrained_path:
+        return initialise(model, options.pretrained_path, mos_scale["mean"], mos_scale["sd"])
+    if options.init == "scratch":
+        return "random weights"
+    state_dicts: dict[int, dict] = {}  # each size once for all branches
+    for name, trunk in model.trunks().items():
+        size = spec.view_sizes[name]
+        if size not in state_dicts:
+            state_dicts[size] = imagenet_state_dict(options.backbone, size)
+        trunk.load_state_dict(state_dicts[size])
+    return "ImageNet weights in every trunk"
 
 
 def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0.0, mos_sd: float = 1.0) -> str:
@@ -45,18 +77,3 @@ def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0
         timm_keys = {f"net.{key}": value for key, value in trunk.items() if f"net.{key}" in expected}
         load_strictly(branch, timm_keys if timm_keys.keys() == expected else trunk, path)
     return f"the trunk of {path}, in {len(model.trunks())} branch(es)"
-
-
-def initialise_from_imagenet(model: QualityModel, backbone: str, view_spec: ViewSpec) -> str:
-    """Start every trunk from ImageNet weights; return in words what was taken.
-
-    Raises:
-        WeightsError: there are none, or they cannot be downloaded.
-    """
-    state_dicts: dict[int, dict] = {}  # downloaded once for all branches; some of timm's depend on the view's size
-    for name, trunk in model.trunks().items():
-        size = view_spec.view_sizes[name]
-        if size not in state_dicts:
-            state_dicts[size] = imagenet_state_dict(backbone, size)
-        trunk.load_state_dict(state_dicts[size])
-    return "ImageNet weights in every trunk"

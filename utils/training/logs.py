@@ -1,34 +1,40 @@
-"""What a training writes down and says: what it depends on, its history in every form, lines for the log."""
+"""What a training writes beside its checkpoints: the settings, the history, curves, lines of the log."""
 
 import argparse
 import math
+import os
 import shutil
 import time
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from data.files import write_csv, write_json
+from data.files import replace_file, write_csv, write_json
 from data.tables import LabelTable
 from models.uiqa import QualityModel
 from utils.calibration import Calibration
-from utils.distributed import world_size
+from utils.distributed import HostCopy, world_size
 from utils.environment import environment
-from utils.progress import say
-from utils.training.curves import draw_curves
+from utils.errors import RunError
+from utils.progress import Tally, say
 from utils.training.state import TrainingState
+from utils.training.step import LOSSES
 
 
 def start_logs(
     logs: Path, table: LabelTable, options: argparse.Namespace, fingerprint: str, resumed: bool
 ) -> SummaryWriter:
-    """Write down what the run depends on; return where its curves go."""
+    """Write what the run depends on; return the writer of its TensorBoard curves."""
     content = {"options": vars(options), "fingerprint": fingerprint, "environment": environment()}
     if resumed:
         write_json(logs / f"options_resumed_{time.strftime('%Y%m%d-%H%M%S')}.json", content)
     else:
-        # An earlier run's curves would lie over this one's.
+        # TensorBoard would draw an earlier run's curves over this one's.
         shutil.rmtree(logs / "tensorboard", ignore_errors=True)
         write_json(logs / "options.json", content)
     for name in ("train", "val"):
@@ -36,42 +42,147 @@ def start_logs(
     return SummaryWriter(logs / "tensorboard")
 
 
-def write_logs(logs: Path, state: TrainingState, curves: SummaryWriter, measures: dict[str, float]) -> None:
-    """Write the history after an epoch, in every form."""
+def write_logs(logs: Path, state: TrainingState, curves: SummaryWriter, metrics: dict[str, float]) -> None:
+    """Write the history after an epoch: CSV, picture and TensorBoard."""
     write_csv(logs / "history.csv", state.history)
     write_csv(logs / "speed.csv", state.speeds)
     draw_curves(state.history, logs / "curves.png")
     if state.skipped:
-        skipped = [{"image": path, "error": message} for path, message in sorted(state.skipped.items())]
-        write_csv(logs / "skipped.csv", skipped)
+        write_csv(
+            logs / "skipped.csv", [{"image": path, "error": error} for path, error in sorted(state.skipped.items())]
+        )
     for name, value in (state.history[-1] | state.speeds[-1]).items():
-        curves.add_scalar(f"{'validation' if name in measures else 'epoch'}/{name}", value, state.epoch)
+        curves.add_scalar(f"{'validation' if name in metrics else 'epoch'}/{name}", value, state.epoch)
     curves.flush()
 
 
-def say_what_runs(
+class EpochLog:
+    """Losses and speed of an epoch: averages, and a line of the log every `print_samples` steps.
+
+    A loss is read from the device a step late, so that a GPU has the next step to work on meanwhile.
+    """
+
+    def __init__(self, state: TrainingState, steps: int, paths: Sequence[str], options: argparse.Namespace):
+        self.epoch, self.steps, self.paths = state.epoch, steps, paths
+        self.num_epochs, self.line_interval = options.num_epochs, options.print_samples
+        self.recent, self.whole = Tally(), Tally()
+        self.whole.steps, self.whole.totals = state.step, dict(state.totals)
+        self._pending: deque[tuple[int, HostCopy, np.ndarray]] = deque()
+
+    def add(self, step: int, images: int, waited: float, losses: torch.Tensor | None, index: np.ndarray) -> None:
+        """Count a step: its images over all ranks, the seconds it waited for them, LOSSES, this rank's images."""
+        if losses is not None:
+            self._pending.append((step, HostCopy(losses), index))
+        for tally in (self.recent, self.whole):
+            tally.add(images, waited)
+
+    def read_losses(self, leave: int) -> None:
+        """Read the losses of all steps but the last `leave`.
+
+        Raises:
+            RunError: a loss is not finite; the message names the step's images.
+        """
+        while len(self._pending) > leave:
+            step, losses, index = self._pending.popleft()
+            values = dict(zip(LOSSES, losses.read().tolist(), strict=True))
+            if not math.isfinite(values["loss"]):
+                names = ", ".join(Path(self.paths[position]).name for position in index)
+                raise RunError(
+                    f"the loss of epoch {self.epoch + 1}, step {step + 1} is {values['loss']}; its images: {names}"
+                )
+            for tally in (self.recent, self.whole):
+                tally.add_losses(values)
+
+    def is_line_due(self, step: int) -> bool:
+        """Return whether a line is due after this step."""
+        return (step + 1) % self.line_interval == 0
+
+    def write_line(self, step: int, lr: float, curves: SummaryWriter | None) -> None:
+        """Log the averages since the last line."""
+        averages = self.recent.averages
+        say(
+            f"Epoch {self.epoch + 1}/{self.num_epochs} | Step {step + 1}/{self.steps} "
+            f"| loss {averages.get('loss', math.nan):.4f} | lr {lr:.3g} | {self.recent.words()}"
+        )
+        for name, value in averages.items() if curves else ():
+            curves.add_scalar(f"step/{name}", value, self.epoch * self.steps + step + 1)
+        self.recent = Tally()
+
+    def close(self) -> dict[str, float]:
+        """Log and return the epoch's averages: LOSSES on the scale of the loss, `images_per_s` and `data_wait`."""
+        averages = {name: self.whole.averages.get(name, math.nan) for name in LOSSES}
+        say(
+            f"Epoch {self.epoch + 1}/{self.num_epochs} | training loss {averages['loss']:.4f} "
+            f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {self.whole.words()}"
+        )
+        return averages | {"images_per_s": self.whole.images_per_s, "data_wait": self.whole.data_wait}
+
+
+def draw_curves(history: Sequence[Mapping], path: str | os.PathLike) -> None:
+    """Draw a training's history: the loss and its parts, the validation measures, the best epoch.
+
+    Args:
+        history: one entry per epoch, as in history.csv.
+        path: of the picture.
+    """
+    epochs = [entry["epoch"] for entry in history]
+    criterion = np.array([entry["criterion"] for entry in history], float)
+    figure = Figure(figsize=(13, 3.8), layout="constrained")
+    panels = {
+        "training loss": ("loss", "fidelity", "mse"),
+        "validation: correlations": ("SRCC", "KRCC", "PLCC"),
+        "validation: errors": ("RMSE", "MAE"),
+    }
+    for axis, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for name in names:
+            axis.plot(epochs, [entry[name] for entry in history], marker="o", markersize=3, label=name)
+        if np.isfinite(criterion).any():
+            best = epochs[int(np.nanargmax(criterion))]
+            axis.axvline(best, color="0.6", linewidth=1, linestyle="--", label=f"best: epoch {best}")
+        axis.set_title(title)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    with replace_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format=Path(path).suffix[1:])
+
+
+def log_setup(
     options: argparse.Namespace,
     table: LabelTable,
     model: QualityModel,
-    start: str,
+    weights: str,
     device: torch.device,
     snapshots: Path,
 ) -> None:
-    """Print what a reader of the log needs to know before the first epoch."""
+    """Log what a reader needs to know before the first epoch; `weights` says where the first ones come from."""
     counts = ", ".join(f"{len(table.split(name))} {name}" for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    shared = options.multi_gpu and world_size() == 1 and device.type == "cuda"
-    devices = torch.cuda.device_count() if shared else world_size()
+    data_parallel = options.multi_gpu and world_size() == 1 and device.type == "cuda"
+    devices = torch.cuda.device_count() if data_parallel else world_size()
     say(f"Labels: {table.source} ({counts}; {table.split_rule})")
     for note in table.notes:
         say(f"Note: {note}")
-    say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {start}")
+    say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {weights}")
     say(f"Device: {device.type} x {devices}, {options.num_workers} data workers; checkpoints in {snapshots}")
 
 
-def validation_words(measures: dict[str, float], count: int, calibration: Calibration) -> str:
-    """Return the validation measures for the log."""
-    words = ", ".join(f"{name} {value:.4f}" for name, value in measures.items())
-    undefined = "" if math.isfinite(measures["SRCC"]) else " | NaN: correlations of constant scores are undefined"
+def format_validation(metrics: dict[str, float], count: int, calibration: Calibration) -> str:
+    """Return the validation measures as a line of the log."""
+    text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    undefined = "" if math.isfinite(metrics["SRCC"]) else " | NaN: correlations of constant scores are undefined"
     mapping = "" if calibration.parameters else f" | no mapping: {calibration.reason}"
-    return f"validation ({count} images): {words}{mapping}{undefined}"
+    return f"validation ({count} images): {text}{mapping}{undefined}"
+
+
+def log_result(state: TrainingState, table: LabelTable, snapshots: Path, logs: Path) -> None:
+    """Log where the results are, and how to go on."""
+    best = snapshots / "best.pth"
+    say(f"Best epoch by validation: {state.best_epoch} ({best}); history: {logs / 'history.csv'}")
+    if state.skipped:
+        say(f"Skipped, because they cannot be used: {len(state.skipped)} images, see {logs / 'skipped.csv'}")
+    if len(table.split("test")):
+        say(f"Evaluate it once on the test split with: python test.py --checkpoint {best}")
+    else:
+        say(f"{table.source} has no test split: test.py needs a label file with one (--metadata FILE)")

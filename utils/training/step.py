@@ -1,112 +1,90 @@
-"""One step of training: the gradient of the loss over a whole batch, however it is divided, and what follows."""
+"""The loss of a batch that may be divided over ranks and over several passes through the network."""
 
-import argparse
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 
-from data.datasets import TARGETS
-from data.views import ViewSpec
 from losses import all_pairs_loss, quality_loss
-from utils.distributed import add_up, gather_rows, rank, world_size
-from utils.training.state import TrainingState
+from utils.distributed import gather_rows, world_size
 
 LOSSES = ("loss", "fidelity", "mse")
-AMP = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+AMP_DTYPES = {"off": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def training_step(
-    state: TrainingState,
-    batch: dict,
-    counts: list[int],
-    scale: dict[str, float],
-    spec: ViewSpec,
-    options: argparse.Namespace,
-) -> torch.Tensor:
-    """Learn from one batch; arguments and result as of `backward`."""
-    state.optimizer.zero_grad(set_to_none=True)
-    losses = backward(state, batch, counts, scale, spec, options)
-    if options.clip_grad:
-        state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_grad)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
-    state.average(options.ema)
-    return losses
+@dataclass(frozen=True)
+class Objective:
+    """The training loss: the paper's pairs, or all pairs of a batch.
+
+    Attributes:
+        pairing: "partner": the first half of the scores is paired with the second; "batch": all pairs, across ranks.
+        lr_weight_L2, lr_weight_pair: weights of the squared errors and of the fidelity loss.
+        distill_weight: weight of the same loss against a teacher's scores, where a batch has them.
+    """
+
+    pairing: str
+    lr_weight_L2: float
+    lr_weight_pair: float
+    distill_weight: float
+
+    def __call__(
+        self, scores: torch.Tensor, targets: list[torch.Tensor], counts: list[int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of a part of the batch.
+
+        Args:
+            scores: (n,) of this rank's part; n may be 0.
+            targets: opinions and, with a teacher, its scores; (n,) each.
+            counts: photographs of the whole batch on every rank.
+
+        Returns:
+            The loss to differentiate: summed over parts and ranks, its gradients are those of the whole batch. And
+            LOSSES as numbers, (3,) without gradients: summed over parts and ranks, those of the whole batch.
+        """
+        weights = self.lr_weight_L2, self.lr_weight_pair
+        if self.pairing == "batch":
+            # Every rank computes the loss of all pairs, and its gradient with respect to its own scores.
+            all_scores = torch.cat(gather_rows(scores, counts))
+            losses = [
+                all_pairs_loss(all_scores, torch.cat(gather_rows(target, counts)), *weights) for target in targets
+            ]
+            weight, reported_weight = 1.0, 1 / world_size()
+        elif len(scores):
+            losses = [quality_loss(*scores.chunk(2), *target.chunk(2), *weights) for target in targets]
+            weight = reported_weight = len(scores) / sum(counts)
+        else:  # no photograph on this rank: a zero that still reaches every parameter
+            losses, weight, reported_weight = [dict.fromkeys(LOSSES, scores.sum())], 1.0, 1.0
+        total = losses[0]["loss"] + sum(self.distill_weight * teacher["loss"] for teacher in losses[1:])
+        values = torch.stack([total, losses[0]["fidelity"], losses[0]["mse"]]).detach()
+        return weight * total, reported_weight * values
 
 
-def backward(
-    state: TrainingState,
-    batch: dict,
-    counts: list[int],
-    scale: dict[str, float],
-    spec: ViewSpec,
-    options: argparse.Namespace,
-) -> torch.Tensor:
-    """Add the gradient of the loss over the whole batch, of which several processes have a part each.
+def split_batch(
+    batch: dict, target_names: Sequence[str], accumulate: int, view_sizes: dict[str, int], device: torch.device
+) -> Iterator[tuple[dict[str, torch.Tensor], list[torch.Tensor], bool]]:
+    """Yield a rank's batch in the parts that pass through the network at once, on the device.
 
     Args:
-        state: whose parameters get it.
-        batch: this process's part, as of `data.datasets.collate_pairs`; it may be empty. With `--distill_from` it has
-            the `teacher`'s scores.
-        counts: photographs of every process's part.
-        scale: `mean` and `sd`; the loss sees (mos - mean) / sd.
-        spec: how the views are cut.
-        options: of the command line.
+        batch: of `data.datasets.collate_pairs`; it may be empty.
+        target_names: what the scores are compared with, of `data.datasets.TARGETS`.
+        accumulate: number of parts; each keeps first images and partners together.
+        view_sizes: side of each view, pixels.
+        device: where the network is.
 
-    Returns:
-        The losses of the whole batch, LOSSES, (3,) float32, without gradients; the same in every process.
+    Yields:
+        Views by name, the targets (n,) each, and whether it is the last part. An empty batch yields one blank
+        photograph without targets, because DistributedDataParallel needs a backward pass from every rank.
     """
-    device = next(state.model.parameters()).device
-    weights = options.lr_weight_L2, options.lr_weight_pair
-    own = counts[rank()]
     views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-    targets = [(batch[name].to(device, non_blocking=True) - scale["mean"]) / scale["sd"] for name in _targets(options)]
-    if own == 0:  # a blank photograph of no weight, for every process has to take part in the sum of the gradients
-        views = {name: torch.zeros(1, 3, side, side, device=device) for name, side in spec.view_sizes.items()}
-    found = torch.zeros(len(LOSSES), device=device)
-    parts = _parts(own, options)
-    for number, part in enumerate(parts):
-        # Gradients are summed over the processes once, with the last part.
-        waits = world_size() > 1 and number + 1 < len(parts)
-        with state.network.no_sync() if waits else nullcontext():
-            with torch.autocast(device.type, AMP[options.amp], enabled=options.amp != "off"):
-                scores = state.network(**{name: view[part] for name, view in views.items()}).squeeze(1)
-            if options.pairing == "batch":
-                # Every process has the loss of all pairs, and its gradient with respect to its own scores.
-                all_scores = torch.cat(gather_rows(scores[:own], counts))
-                of_targets = [
-                    all_pairs_loss(all_scores, torch.cat(gather_rows(target, counts)), *weights) for target in targets
-                ]
-                share, told = 1.0, 1 / world_size()
-            elif own:
-                of_targets = [quality_loss(*scores.chunk(2), *target[part].chunk(2), *weights) for target in targets]
-                share = told = len(scores) / sum(counts)
-            else:
-                of_targets, share, told = [dict.fromkeys(LOSSES, 0 * scores.sum())], 1.0, 1.0
-            losses = _together(of_targets, options.distill_weight)
-            loss = losses["loss"] if own else losses["loss"] + 0 * scores.sum()
-            # DistributedDataParallel takes the mean of the gradients; their sum is wanted.
-            state.scaler.scale(loss * (share * world_size())).backward()
-        found += told * torch.stack([losses[name].detach() for name in LOSSES])
-    return add_up(found)
-
-
-def _targets(options: argparse.Namespace) -> tuple[str, ...]:
-    """Return what the scores of a batch are held against."""
-    return TARGETS if options.distill_from else TARGETS[:1]
-
-
-def _together(of_targets: list[dict[str, torch.Tensor]], distill_weight: float) -> dict[str, torch.Tensor]:
-    """Return the losses against the opinions, whose `loss` has a share of the loss against a teacher's scores."""
-    opinions, *teacher = of_targets
-    return opinions | {"loss": opinions["loss"] + sum(distill_weight * losses["loss"] for losses in teacher)}
-
-
-def _parts(own: int, options: argparse.Namespace) -> list[slice | torch.Tensor]:
-    """Return which photographs of a batch of firsts and seconds pass through the network together."""
-    if options.accumulate == 1 or own == 0:
-        return [slice(None)]
-    pairs = torch.arange(own // 2).tensor_split(min(options.accumulate, own // 2))
-    return [torch.cat([firsts, firsts + own // 2]) for firsts in pairs]
+    targets = [batch[name].to(device, non_blocking=True) for name in target_names]
+    count = len(targets[0])
+    if count == 0:
+        views = {name: torch.zeros(1, 3, size, size, device=device) for name, size in view_sizes.items()}
+    if accumulate == 1 or count == 0:
+        yield views, targets, True
+        return
+    first_images = torch.arange(count // 2).tensor_split(min(accumulate, count // 2))
+    for number, first in enumerate(first_images, start=1):
+        index = torch.cat([first, first + count // 2])
+        part = {name: view[index] for name, view in views.items()}
+        yield part, [target[index] for target in targets], number == len(first_images)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from data.tables import data_fingerprint
 from utils.calibration import Calibration, fit_calibration
-from utils.training.logs import validation_words
+from utils.training.logs import format_validation
 
 
 def test_options_say_what_the_run_depends_on(trained):
@@ -20,11 +20,11 @@ def test_options_say_what_the_run_depends_on(trained):
     assert set(splits[0]["image"]) == set(labels["image_name"][labels["set"] == "training"])
 
 
-def test_validation_is_told_with_what_is_missing():
-    measures = {"SRCC": 0.5, "MAE": 0.1}
+def test_a_validation_line_says_what_is_undefined():
+    metrics = {"SRCC": 0.5, "MAE": 0.1}
     mapping = fit_calibration(np.arange(9.0), np.arange(9.0) ** 0.5, "validation")
-    assert validation_words(measures, 9, mapping) == "validation (9 images): SRCC 0.5000, MAE 0.1000"
+    assert format_validation(metrics, 9, mapping) == "validation (9 images): SRCC 0.5000, MAE 0.1000"
     none = Calibration(None, "validation", "the scores are constant")
-    words = validation_words(measures | {"SRCC": math.nan}, 9, none)
-    assert "NaN: correlations" in words
-    assert "no mapping: the scores are constant" in words
+    line = format_validation(metrics | {"SRCC": math.nan}, 9, none)
+    assert "NaN: correlations" in line
+    assert "no mapping: the scores are constant" in line
