@@ -24,7 +24,7 @@ from models.backbones import SWIN_CONFIGS
 from utils.benchmarks import network, quality_map, views
 from utils.benchmarks.latency import latency
 from utils.benchmarks.timing import Measurement, Settings
-from utils.command_line import entry_point, make_parser, output_file, usage_errors, whole_number
+from utils.command_line import entry_point, integer, make_parser, output_file, usage_errors
 from utils.distributed import select_device
 from utils.environment import environment
 from utils.options import add_compute_options
@@ -70,11 +70,11 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
     )
-    parser.add_argument("--rounds", type=whole_number(1), metavar="N", help="timed calls (default: the suite's)")
+    parser.add_argument("--rounds", type=integer(1), metavar="N", help="timed calls (default: the suite's)")
     parser.add_argument(
-        "--threads", type=whole_number(1), metavar="N", help="torch's threads (default: the suite's, 1 or 2)"
+        "--threads", type=integer(1), metavar="N", help="torch's threads (default: the suite's, 1 or 2)"
     )
-    parser.add_argument("--batch_size", type=whole_number(1), default=1, metavar="N", help="images, or pairs, per pass")
+    parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help="images, or pairs, per pass")
     parser.add_argument("--backbone", choices=list(SWIN_CONFIGS), default="swin_t", help="torchvision's trunk to time")
     parser.add_argument(
         "--config", metavar="FILE", help="a config of train.py, whose model to time instead (suite latency)"

@@ -19,11 +19,11 @@ from data.synthetic import LABEL_FILE, make_synthetic_dataset
 from utils.command_line import (
     add_flag,
     entry_point,
+    integer,
     make_folder,
     make_parser,
     parse_options,
     usage_errors,
-    whole_number,
 )
 from utils.distributed import default_workers
 from utils.errors import EXIT_FAILED_IMAGES, RunError
@@ -33,7 +33,7 @@ from utils.options import (
     add_model,
     add_validation_patches,
     add_view_options,
-    table_of,
+    load_labels,
     view_spec,
 )
 from utils.progress import progress_bar
@@ -70,12 +70,12 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `synthetic`."""
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the data set; created if missing")
-    parser.add_argument("--scenes", type=whole_number(3), default=60, metavar="N", help="number of scenes")
+    parser.add_argument("--scenes", type=integer(3), default=60, metavar="N", help="number of scenes")
     parser.add_argument("--seed", type=SEED, default=0, help="random seed (default: 0)")
-    parser.add_argument("--height", type=whole_number(64), default=2160, help="in pixels")
-    parser.add_argument("--width", type=whole_number(64), default=3840, help="in pixels")
+    parser.add_argument("--height", type=integer(64), default=2160, help="in pixels")
+    parser.add_argument("--width", type=integer(64), default=3840, help="in pixels")
     parser.add_argument(
-        "--num_workers", type=whole_number(1), default=default_workers(), metavar="N", help="processes that render"
+        "--num_workers", type=integer(1), default=default_workers(), metavar="N", help="processes that render"
     )
     add_flag(parser, "--overwrite", "replace the data set in the folder")
 
@@ -86,14 +86,14 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pack")
     parser.add_argument(
         "--draws",
-        type=whole_number(1),
+        type=integer(1),
         default=4,
         metavar="K",
         help="draws of the fragments of each training image; epoch e uses draw e modulo K",
     )
     parser.add_argument(
         "--num_workers",
-        type=whole_number(0),
+        type=integer(0),
         default=default_workers(),
         metavar="N",
         help="processes that decode and cut; 0 uses the main process",
@@ -143,7 +143,7 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     """Pack the views of the training and validation images; return the exit code."""
     with usage_errors(parser):
         spec = replace(view_spec(options), patches=options.validation_patches)
-    table = table_of(options, SPLITS)
+    table = load_labels(options, SPLITS)
     rows = table.frame[table.frame["split"].isin(SPLITS)]
     for note in table.notes:
         print(f"Note: {note}")
