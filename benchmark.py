@@ -1,10 +1,11 @@
-"""Time every stage against the plain way of doing it, and against what the machine could do at best.
+"""Time every stage in turn with the plain implementation and with the machine's limit.
 
     python benchmark.py --suite views
     python benchmark.py --suite forward --image photo.jpg --json -
+    python benchmark.py --suite latency --config configs/uhd_iqa_lite.yaml
 
-The plain way is `utils/plain.py`: Pillow, whole-image floats, a double loop over the grid, torchvision's own trunks.
-Both ways are timed in turn in one process; figures are medians. docs/performance.md shows and explains them.
+The plain implementation is `utils/benchmarks/plain.py`: Pillow, whole-image floats, a double loop over the grid,
+torchvision's own trunks. Figures are medians. docs/performance.md shows and explains them.
 """
 
 import argparse
@@ -20,11 +21,10 @@ import torch
 from data.decode import ImageError, decode_rgb
 from data.files import write_json
 from models.backbones import SWIN_CONFIGS
-from utils.benchmarks import network as network_suites
-from utils.benchmarks import quality_map as map_suites
-from utils.benchmarks import views as view_suites
-from utils.benchmarks.timing import Measured
-from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors, whole_number
+from utils.benchmarks import network, quality_map, views
+from utils.benchmarks.latency import latency
+from utils.benchmarks.timing import Measurement, Settings
+from utils.command_line import entry_point, integer, make_parser, output_file, usage_errors
 from utils.distributed import select_device
 from utils.environment import environment
 from utils.options import add_compute_options
@@ -32,117 +32,139 @@ from utils.options import add_compute_options
 
 @dataclass(frozen=True)
 class Suite:
-    """A benchmark: what it measures, with how many threads, and how often."""
+    """A benchmark with its default numbers of threads and rounds."""
 
-    function: Callable[[bytes, argparse.Namespace], Measured]
-    about: str
+    function: Callable[[bytes, Settings], Measurement]
+    description: str
     threads: int
     rounds: int
 
 
 SUITES = {
-    "views": Suite(view_suites.views, "from a JPEG's bytes to its views", 1, 31),
-    "packed": Suite(view_suites.packed, "a training sample out of a pack", 1, 31),
-    "forward": Suite(network_suites.forward, "a pass of the network", 2, 11),
-    "train_step": Suite(network_suites.train_step, "a step of training", 2, 5),
-    "evaluate": Suite(network_suites.evaluate, "test.py's loop over JPEG files", 2, 2),
-    "lite": Suite(network_suites.lite, "a photograph from its file to its score, with the light trunk", 2, 7),
-    "memory": Suite(view_suites.memory, "peak memory while cutting views", 1, 1),
-    "scaling": Suite(view_suites.scaling, "ever larger photographs", 1, 7),
-    "contributions": Suite(map_suites.contributions, "a pass with the points of every place, and over draws", 2, 31),
-    "map": Suite(map_suites.quality_map, "whether the map points at the fault (rounds are scenes)", 2, 20),
+    "views": Suite(views.views, "from a JPEG's bytes to its views", 1, 31),
+    "packed": Suite(views.packed, "a training sample from a pack", 1, 31),
+    "forward": Suite(network.forward, "a forward pass of the network", 2, 11),
+    "latency": Suite(latency, "time and peak memory of a forward pass, by branch and in total", 2, 5),
+    "train_step": Suite(network.train_step, "a training step", 2, 5),
+    "evaluate": Suite(network.evaluate, "test.py's loop over JPEG files", 2, 2),
+    "lite": Suite(network.lite, "a photograph from its file to its score, with the light trunk", 2, 7),
+    "memory": Suite(views.memory, "peak memory while cutting views", 1, 1),
+    "scaling": Suite(views.scaling, "photographs of 8 to 100 megapixels", 1, 7),
+    "contributions": Suite(quality_map.contributions, "a pass with the quality map, and over several draws", 2, 31),
+    "map": Suite(quality_map.quality_map, "whether the map points at the fault (rounds are scenes)", 2, 20),
 }
 
 
 def benchmark_parser() -> argparse.ArgumentParser:
     """Return the parser of benchmark.py."""
     parser = make_parser(
-        "Time a stage against the plain way of doing it, in turn in one process.",
+        "Time a stage in turn with its plain implementation, in one process.",
         prog="benchmark.py",
-        epilog="Suites: " + "; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items()) + ".",
+        epilog="Suites: " + "; ".join(f"{name}: {suite.description}" for name, suite in SUITES.items()) + ".",
     )
     parser.add_argument("--suite", choices=list(SUITES), required=True, metavar="NAME", help=", ".join(SUITES))
     parser.add_argument(
-        "--image", metavar="FILE", help="a JPEG to measure with; without it, one of 3840 x 2160 pixels is made"
+        "--image", metavar="FILE", help="a JPEG to measure with; by default a rendered one of 3840 x 2160 pixels"
     )
-    parser.add_argument("--checkpoint", metavar="FILE", help="the trained model whose map is looked at (suite map)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="the trained model whose map is tested (suite map)")
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="write the figures here; - for standard output, alone on it"
+        "--json", type=output_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
     )
-    parser.add_argument("--rounds", type=whole_number(1), metavar="N", help="calls that count (default: the suite's)")
+    parser.add_argument("--rounds", type=integer(1), metavar="N", help="timed calls (default: the suite's)")
     parser.add_argument(
-        "--threads", type=whole_number(1), metavar="N", help="threads of the calculation (default: the suite's, 1 or 2)"
+        "--threads", type=integer(1), metavar="N", help="torch's threads (default: the suite's, 1 or 2)"
     )
-    parser.add_argument("--batch_size", type=whole_number(1), default=1, metavar="N", help="images, or pairs, a pass")
+    parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help="images, or pairs, per pass")
     parser.add_argument("--backbone", choices=list(SWIN_CONFIGS), default="swin_t", help="torchvision's trunk to time")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a config of train.py, whose model to time instead (suite latency)"
+    )
     add_compute_options(parser)
     return parser
 
 
 @entry_point
 def main(args: list[str] | None = None) -> int:
-    """Measure as the command line says; return the exit code."""
+    """Run a suite; return the exit code."""
     parser = benchmark_parser()
-    options = parse_options(parser, args)
+    options = parser.parse_args(args)
     suite = SUITES[options.suite]
-    options.rounds = options.rounds or suite.rounds
-    options.threads = options.threads or suite.threads
     if options.suite == "map" and not options.checkpoint:
-        parser.error(
-            "suite map looks at a trained model's map: give one with --checkpoint FILE (`make demo` makes one)"
-        )
+        parser.error("suite map tests a trained model's map: give --checkpoint FILE (`make demo` trains one)")
+    if options.config and options.suite != "latency":
+        parser.error("--config is for the suite latency")
     with usage_errors(parser):
-        options.device = select_device(options.device)
-        content = Path(options.image).read_bytes() if options.image else view_suites.render()
-        height, width = decode_rgb(content).shape[:2]
-        try:
-            simplejpeg.decode_jpeg_header(content)
-        except ValueError:
-            raise ImageError(f"{options.image}: not a JPEG, whose bare decoding is the limit here") from None
-
-    torch.set_num_threads(options.threads)
+        settings = Settings(
+            rounds=options.rounds or suite.rounds,
+            device=select_device(options.device),
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            backbone=options.backbone,
+            config=options.config,
+            checkpoint=options.checkpoint,
+        )
+    jpeg = read_jpeg(options.image) if options.image else views.render()
+    height, width = decode_rgb(jpeg).shape[:2]
+    threads = options.threads or suite.threads
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    measured = suite.function(content, options)
+    measurement = suite.function(jpeg, settings)
     report = {
         "suite": options.suite,
         "image": options.image or "synthetic",
         "size": [width, height],
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "device": options.device.type,
-        **measured.figures,
-        "quartiles_ms": {name: np.percentile(taken, [25, 75]) for name, taken in measured.times.items()},
+        "threads": threads,
+        "rounds": settings.rounds,
+        "device": settings.device.type,
+        **measurement.figures,
+        "quartiles_ms": {name: np.percentile(times, [25, 75]) for name, times in measurement.times.items()},
         "environment": environment(),
     }
     if options.json:
         write_json(options.json, report)
     if options.json != "-":
-        print(table(report, measured))
+        print(table(report, measurement))
     return 0
 
 
-def table(report: dict, measured: Measured) -> str:
-    """Return the figures for people."""
+def read_jpeg(path: str) -> bytes:
+    """Read a JPEG file.
+
+    Raises:
+        ImageError: not a JPEG.
+        OSError: it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    try:
+        simplejpeg.decode_jpeg_header(content)
+    except ValueError:
+        raise ImageError(f"{path}: not a JPEG: the suites compare with the time of decoding one") from None
+    return content
+
+
+def table(report: dict, measurement: Measurement) -> str:
+    """Return a report as text."""
     width, height = report["size"]
     lines = [
-        f"{report['suite']}: {SUITES[report['suite']].about}",
+        f"{report['suite']}: {SUITES[report['suite']].description}",
         f"{report['image']}, {width} x {height}; {report['threads']} thread(s), {report['device']}, "
         f"{report['rounds']} rounds",
     ]
-    if measured.times:
+    if measurement.times:
         lines.append(f"{'':<24}{'median ms':>12}{'quartiles':>24}")
-    for name, taken in measured.times.items():
-        low, middle, high = np.percentile(taken, [25, 50, 75])
-        lines.append(f"{name:<24}{middle:>12.2f}{f'[{low:.2f}, {high:.2f}]':>24}")
-    for name, figure in measured.figures.items():
-        if "_ms" not in name:  # those stand above
-            lines.append(f"{name:<40}{_words(figure)}")
+    for name, times in measurement.times.items():
+        low, median, high = np.percentile(times, [25, 50, 75])
+        lines.append(f"{name:<24}{median:>12.2f}{f'[{low:.2f}, {high:.2f}]':>24}")
+    # The medians are above.
+    lines += [f"{name:<40}{_text(figure)}" for name, figure in measurement.figures.items() if "_ms" not in name]
     return "\n".join(lines)
 
 
-def _words(figure: object) -> str:
+def _text(figure: object) -> str:
     if isinstance(figure, dict):
-        return ", ".join(f"{name} {_words(entry)}" for name, entry in figure.items())
+        return ", ".join(f"{name} {_text(entry)}" for name, entry in figure.items())
+    if figure is None:
+        return "not available"
     return f"{figure:.4g}" if isinstance(figure, float) else str(figure)
 
 

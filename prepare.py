@@ -1,4 +1,4 @@
-"""Make a data set ready.
+"""Prepare a data set: make the synthetic demo set, or pack the views of a training.
 
 python prepare.py synthetic --out demo_data
 python prepare.py pack --config configs/demo.yaml --out packs/demo
@@ -7,21 +7,23 @@ python prepare.py pack --config configs/demo.yaml --out packs/demo
 import argparse
 import shutil
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import DataLoader
 
+from data.files import one_line
 from data.packing import SPLITS, UnfinishedPack, partial_folder, plan_pack, remove_pack
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
 from utils.command_line import (
     add_flag,
     entry_point,
+    integer,
     make_folder,
     make_parser,
     parse_options,
     usage_errors,
-    whole_number,
 )
 from utils.distributed import default_workers
 from utils.errors import EXIT_FAILED_IMAGES, RunError
@@ -31,77 +33,81 @@ from utils.options import (
     add_model,
     add_validation_patches,
     add_view_options,
-    table_of,
+    load_labels,
     view_spec,
 )
 from utils.progress import progress_bar
 from utils.training.options import train_parser
 
-BYTES_PER_SCENE = 20e6  # six versions; seen: 15 MB on average
+BYTES_PER_SCENE = 20e6  # of six versions at 3840 x 2160; the demo set's scenes take 15 MB on average
 
 
 def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """Return the parser of prepare.py, and the one of its `pack`, which reads configs."""
-    parser = make_parser("Make a data set ready.", prog="prepare.py")
+    """Return the parser of prepare.py and that of its command `pack`, which reads configs."""
+    parser = make_parser("Prepare a data set.", prog="prepare.py")
     commands = parser.add_subparsers(dest="command", required=True)
+    common = {"allow_abbrev": False, "formatter_class": parser.formatter_class}
     synthetic = commands.add_parser(
         "synthetic",
         help="make the demo set: synthetic UHD photographs with simulated opinions",
-        description="Make synthetic UHD photographs (dead-leaves scenes in six versions each) with simulated opinions, "
+        description="Make synthetic UHD photographs (dead-leaves scenes in six versions) with simulated opinions, "
         "in UHD-IQA's layout. The same seed gives the same bytes.",
-        allow_abbrev=False,
-        formatter_class=parser.formatter_class,
+        **common,
     )
-    synthetic.add_argument("--out", required=True, metavar="DIR", help="folder of the data set; made if missing")
-    synthetic.add_argument("--scenes", type=whole_number(3), default=60, metavar="N", help="scenes")
-    synthetic.add_argument("--seed", type=SEED, default=0, help="of everything drawn (default: 0)")
-    synthetic.add_argument("--height", type=whole_number(64), default=2160, help="pixels")
-    synthetic.add_argument("--width", type=whole_number(64), default=3840, help="pixels")
-    synthetic.add_argument(
-        "--num_workers",
-        type=whole_number(1),
-        default=default_workers(),
-        metavar="N",
-        help="processes that make them",
-    )
-    add_flag(synthetic, "--overwrite", "replace the data set that is in the folder")
-
+    add_synthetic_options(synthetic)
     pack = commands.add_parser(
         "pack",
         help="decode every training and validation image once, for `train.py --packed`",
-        description="Decode every training and validation image once and keep its views, for `train.py --packed`. Give "
-        "the options of the training. An interrupted pack is gone on with, a finished one is checked and brought up to "
-        f"date. Exit code {EXIT_FAILED_IMAGES} if an image could not be used; the others are packed.",
-        allow_abbrev=False,
-        formatter_class=parser.formatter_class,
+        description="Decode every training and validation image once and keep its views, for `train.py --packed`. Use "
+        "the same options as for the training. An interrupted pack is resumed; a finished one is checked and updated. "
+        f"Exit code {EXIT_FAILED_IMAGES} if some images could not be used; the others are packed.",
+        **common,
     )
-    pack.add_argument("--config", metavar="FILE", help="a YAML file of train.py's options; the command line wins")
-    pack.add_argument("--out", required=True, metavar="DIR", help="folder of the pack")
-    pack.add_argument(
+    add_pack_options(pack)
+    return parser, pack
+
+
+def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `synthetic`."""
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the data set; created if missing")
+    parser.add_argument("--scenes", type=integer(3), default=60, metavar="N", help="number of scenes")
+    parser.add_argument("--seed", type=SEED, default=0, help="random seed (default: 0)")
+    parser.add_argument("--height", type=integer(64), default=2160, help="in pixels")
+    parser.add_argument("--width", type=integer(64), default=3840, help="in pixels")
+    parser.add_argument(
+        "--num_workers", type=integer(1), default=default_workers(), metavar="N", help="processes that render"
+    )
+    add_flag(parser, "--overwrite", "replace the data set in the folder")
+
+
+def add_pack_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `pack`."""
+    parser.add_argument("--config", metavar="FILE", help="a YAML file of train.py's options; the command line wins")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pack")
+    parser.add_argument(
         "--draws",
-        type=whole_number(1),
+        type=integer(1),
         default=4,
         metavar="K",
-        help="draws of the fragments of a training image; epoch e uses draw e modulo K",
+        help="draws of the fragments of each training image; epoch e uses draw e modulo K",
     )
-    pack.add_argument(
+    parser.add_argument(
         "--num_workers",
-        type=whole_number(0),
+        type=integer(0),
         default=default_workers(),
         metavar="N",
-        help="processes that decode and cut; 0 does it in this one",
+        help="processes that decode and cut; 0 uses the main process",
     )
-    add_flag(pack, "--overwrite", "replace a pack that was made with other settings")
-    add_data_options(pack)
-    add_model(pack)
-    add_view_options(pack)
-    add_validation_patches(pack)
-    return parser, pack
+    add_flag(parser, "--overwrite", "replace a pack made with other settings")
+    add_data_options(parser)
+    add_model(parser)
+    add_view_options(parser)
+    add_validation_patches(parser)
 
 
 @entry_point
 def main(args: list[str] | None = None) -> int:
-    """Prepare as the command line says; return the exit code."""
+    """Run a command; return the exit code."""
     parser, pack = prepare_parser()
     args = list(sys.argv[1:] if args is None else args)
     if args[:1] == ["pack"]:
@@ -109,20 +115,16 @@ def main(args: list[str] | None = None) -> int:
     return make_demo_set(parser.parse_args(args))
 
 
-def make_demo_set(options) -> int:
-    """Make the synthetic data set and say what it holds."""
+def make_demo_set(options: argparse.Namespace) -> int:
+    """Make the synthetic data set and print a summary."""
     folder = Path(options.out)
     if (folder / LABEL_FILE).exists() and not options.overwrite:
-        raise RunError(f"{folder / LABEL_FILE} is there already: choose another --out, or replace it with --overwrite")
+        raise RunError(f"{folder / LABEL_FILE} already exists: choose another --out, or replace it with --overwrite")
     make_folder(folder)
-    needed = options.scenes * BYTES_PER_SCENE * options.height * options.width / (2160 * 3840)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunError(f"{folder}: about {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
-
+    require_space(folder, options.scenes * BYTES_PER_SCENE * options.height * options.width / (2160 * 3840))
     with progress_bar(options.scenes, "scenes", unit="scene") as bar:
 
-        def progress(jobs):
+        def progress(jobs: Iterable) -> Iterator:
             for job in jobs:
                 yield job
                 bar.update()
@@ -141,7 +143,7 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     """Pack the views of the training and validation images; return the exit code."""
     with usage_errors(parser):
         spec = replace(view_spec(options), patches=options.validation_patches)
-    table = table_of(options, SPLITS)
+    table = load_labels(options, SPLITS)
     rows = table.frame[table.frame["split"].isin(SPLITS)]
     for note in table.notes:
         print(f"Note: {note}")
@@ -153,41 +155,58 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         remove_pack(partial_folder(folder))
     pack = UnfinishedPack(folder, plan)
     if pack.is_whole:
-        print(f"{folder} is whole: {len(rows)} photographs, every checksum is right")
+        print(f"{folder} is whole: {len(rows)} photographs, every checksum matches")
         return 0
 
-    todo = len(pack.todo)
-    needed, free = pack.free_bytes_needed(), shutil.disk_usage(folder.parent).free
+    todo, needed = len(pack.todo), pack.free_bytes_needed()
     print(f"{folder}: {len(rows)} photographs, {plan.size / 1e9:.2f} GB; {todo} to do, {needed / 1e9:.2f} GB more")
-    if free < needed:
-        raise RunError(f"{folder}: {needed / 1e9:.2f} GB more are needed, {free / 1e9:.2f} GB are free")
-    failures = []
-    writer = pack.begin(rows["path"])
-    loader = DataLoader(writer, batch_size=None, num_workers=min(options.num_workers, todo))
-    with progress_bar(todo, "packing") as bar:
-        for place, checksum, message in loader:
-            if isinstance(message, OSError):
-                raise RunError(
-                    f"{folder} cannot be written: {message.strerror}. Run this again once it can be; what is packed is "
-                    "kept"
-                )
-            if message is None:
-                pack.record(place, checksum)
-            else:
-                failures.append(message)
-            bar.update()
-    for message in failures:
-        print(f"failed: {message}", file=sys.stderr)
+    require_space(folder.parent, needed)
+    failures = write_records(pack, rows["path"], options.num_workers)
     if failures:
-        print(
-            f"{folder} is unfinished: {len(failures)} images could not be used. Mend them, or take them from the label "
-            "file, and run this again; what is packed is kept",
-            file=sys.stderr,
+        lines = [f"failed: {message}" for message in failures]
+        lines.append(
+            f"{folder} is unfinished: {len(failures)} images could not be used. Repair them, or remove them from the "
+            "label file, and run the same command again; what is packed is kept"
         )
+        print("\n".join(lines), file=sys.stderr)
         return EXIT_FAILED_IMAGES
     pack.finish()
     print(f"{folder} is ready: train with --packed {folder}")
     return 0
+
+
+def write_records(pack: UnfinishedPack, paths: Sequence[str], workers: int) -> list[str]:
+    """Decode and pack the images that are still missing.
+
+    Returns:
+        The messages of the images that could not be used.
+
+    Raises:
+        RunError: the pack cannot be written.
+    """
+    failures = []
+    writer = pack.begin(paths)
+    loader = DataLoader(writer, batch_size=None, num_workers=min(workers, len(writer)))
+    with progress_bar(len(writer), "packing") as bar:
+        for index, checksum, error in loader:
+            if isinstance(error, OSError):
+                raise RunError(
+                    f"{pack.folder} cannot be written: {one_line(error)}. Run the same command again once it "
+                    "can be; what is packed is kept"
+                )
+            if error is None:
+                pack.record(index, checksum)
+            else:
+                failures.append(error)
+            bar.update()
+    return failures
+
+
+def require_space(folder: Path, needed: float) -> None:
+    """Raise a RunError unless the disk of a folder has as many bytes free as are needed."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(f"{folder}: needs about {needed / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Make the tables of docs/experiments.md: train rows of options on the demo set over several seeds, and test each.
+"""Produce the tables of docs/experiments.md: train each row's options on the demo set with several seeds, and test.
 
     python docs/experiments.py training
     python docs/experiments.py training --commands
 
-Every training gets the same time on one thread, is stopped by SIGTERM, and its best epoch by validation is tested once.
-A row that is there is not run again, so that an interrupted table goes on with the same command.
+Every training run gets the same time on one thread and is then stopped by SIGTERM; its best epoch by validation is
+tested once. Finished runs are skipped, so the same command resumes an interrupted table.
 """
 
 import argparse
@@ -23,13 +23,13 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 SEEDS = (0, 1, 2)
-ENDLESS = "--num_epochs 1000 --decay_interval 1000"
-REACHED = 0.6  # SRCC on the validation images; the time to it is told
+UNLIMITED_EPOCHS = "--num_epochs 1000 --decay_interval 1000"
+TARGET_SRCC = 0.6  # on the validation images; the table has the time to reach it
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: options beside configs/demo.yaml, the pack that is read, and a row to learn from."""
+    """A row of a table: options added to configs/demo.yaml, the pack to read, and the row of its teacher, if any."""
 
     name: str
     model: str = ""
@@ -39,20 +39,24 @@ class Row:
 
     @property
     def options(self) -> str:
-        """What tells its training from others, beside configs/demo.yaml and the options that all have."""
-        words = [PACKS[self.pack], VALIDATED.get(self.pack, ""), self.model, self.training]
-        return " ".join([*filter(None, words), *(["--distill_from ..."] if self.teacher else [])])
+        """The options that distinguish this row from the others."""
+        parts = [PACKS[self.pack], VALIDATED.get(self.pack, ""), self.model, self.training]
+        return " ".join([*filter(None, parts), *(["--distill_from ..."] if self.teacher else [])])
 
-    def run(self, seed: int) -> str:
+    def run_name(self, seed: int) -> str:
         """Return the name of the row's run."""
         return f"{'_'.join(self.name.replace(',', '').split())}_{seed}"
 
-    def distilling(self, seed: int, out: str) -> str:
-        """Return the option by which it learns from its teacher, if it has one."""
-        return f"--distill_from {out}/logs/{Row(self.teacher).run(seed)}/predictions_train.csv" if self.teacher else ""
+    def teacher_option(self, seed: int, out: str) -> str:
+        """Return the option for learning from the teacher's scores, if there is a teacher."""
+        return (
+            f"--distill_from {out}/logs/{Row(self.teacher).run_name(seed)}/predictions_train.csv"
+            if self.teacher
+            else ""
+        )
 
 
-# The views of a pack, and of the models that read it: options beside configs/demo.yaml
+# For each pack, the options of its views and of the models that read it, added to configs/demo.yaml
 PACKS = {
     "views": "",
     "all_patches": "--model Patches --patch_dimension 128",
@@ -85,25 +89,26 @@ TABLES = {
 
 
 def commands(row: Row, seed: int, out: str) -> dict[str, str]:
-    """Return what is run for a row: pack, train until it is stopped, test; and teach, before another learns from it."""
-    run, pack = row.run(seed), f"{out}/packs/{row.pack}_{seed}"
+    """Return the commands of a row: pack, train (until stopped), test, and teach (score the training images)."""
+    run, pack = row.run_name(seed), f"{out}/packs/{row.pack}_{seed}"
     views = f"--config configs/demo.yaml --random_seed {seed} {PACKS[row.pack]} {VALIDATED.get(row.pack, '')}"
-    train = f"train.py {views} {row.model} {row.training} {row.distilling(seed, out)} --packed {pack} {ENDLESS}"
+    options = f"{views} {row.model} {row.training} {row.teacher_option(seed, out)}"
+    train = f"train.py {options} --packed {pack} {UNLIMITED_EPOCHS}"
     test = f"test.py --checkpoint {out}/ckpts/{run}/best.pth --logdir {out}/logs"
-    found = {
+    lines = {
         "pack": f"prepare.py pack {views} --draws 8 --out {pack}",
         "train": f"{train} --run {run} --snapshot {out}/ckpts --logdir {out}/logs --overwrite",
         "test": test,
         "teach": f"{test} --split train",
     }
-    return {name: " ".join(words.split()) for name, words in found.items()}
+    return {name: " ".join(line.split()) for name, line in lines.items()}
 
 
 def run(command: str, seconds: float | None = None) -> str:
-    """Run one of our entry points on one thread and return what it printed; SIGTERM ends it after some seconds.
+    """Run an entry point on one thread and return its output; after some seconds, if given, stop it with SIGTERM.
 
     Raises:
-        SystemExit: it failed; the message is its last lines.
+        SystemExit: it failed; the message has the last lines of its output.
     """
     process = subprocess.Popen(
         [sys.executable, *shlex.split(command)],
@@ -130,22 +135,22 @@ def run(command: str, seconds: float | None = None) -> str:
 @cache
 def gmacs_of(row: Row) -> float:
     """Return the GMACs of a row's model for a photograph of the demo set, as published (ptflops, aten)."""
-    words = f"flops.py --config configs/demo.yaml {PACKS[row.pack]} {row.model} --json -"
-    return json.loads(run(words))["gmacs"]["ptflops_aten"]
+    command = f"flops.py --config configs/demo.yaml {PACKS[row.pack]} {row.model} --json -"
+    return json.loads(run(command))["gmacs"]["ptflops_aten"]
 
 
 def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
-    """Train and test a row, or read what it came to."""
-    logs = ROOT / out / "logs" / row.run(seed)
+    """Train and test a row, unless its result exists, and return the result."""
+    logs = ROOT / out / "logs" / row.run_name(seed)
     if not (logs / "test_test.json").exists():
-        if row.teacher and not (logs.with_name(Row(row.teacher).run(seed)) / "predictions_train.csv").exists():
+        if row.teacher and not (logs.with_name(Row(row.teacher).run_name(seed)) / "predictions_train.csv").exists():
             run(commands(Row(row.teacher), seed, out)["teach"])
         run(commands(row, seed, out)["train"], seconds)
         run(commands(row, seed, out)["test"])
     measures = json.loads((logs / "test_test.json").read_text(encoding="utf-8"))
     history = pd.read_csv(logs / "history.csv").merge(pd.read_csv(logs / "speed.csv"), on="epoch")
-    reached = history["SRCC"] >= REACHED
-    took = history["seconds"].cumsum()[reached].min() if reached.any() else float("nan")
+    reached = history["SRCC"] >= TARGET_SRCC
+    seconds_to_reach = history["seconds"].cumsum()[reached].min() if reached.any() else float("nan")
     print(f"{row.name}, seed {seed}: {len(history)} epochs, test SRCC {measures['raw']['SRCC']:.3f}", flush=True)
     return {
         "row": row.name,
@@ -155,57 +160,60 @@ def result_of(row: Row, seed: int, out: str, seconds: float) -> dict:
         "PLCC": measures["val_fitted"]["PLCC"],
         "gmacs": gmacs_of(row),
         "epochs": len(history),
-        "seconds_to_reach": took,
+        "seconds_to_reach": seconds_to_reach,
     }
 
 
 def markdown(results: pd.DataFrame) -> str:
-    """Return a table of means and spreads (lowest to highest) over the seeds."""
+    """Return a table of means and ranges (lowest to highest) over the seeds."""
     lines = [
-        f"| | options | test SRCC | PLCC | GMACs | epochs | s to validation SRCC {REACHED} |",
+        f"| | options | test SRCC | PLCC | GMACs | epochs | s to validation SRCC {TARGET_SRCC} |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, found in results.groupby("row", sort=False):
-        times, options = found["seconds_to_reach"], found["options"].iloc[0]
+    for name, runs in results.groupby("row", sort=False):
+        times, options = runs["seconds_to_reach"], runs["options"].iloc[0]
         options = f"`{options}`" if options else ""
-        srcc = f"{found['SRCC'].mean():.3f} ({found['SRCC'].min():.3f} to {found['SRCC'].max():.3f})"
-        in_time = f"{times.mean():.0f} ({times.min():.0f} to {times.max():.0f})" if times.notna().any() else "never"
+        srcc = f"{runs['SRCC'].mean():.3f} ({runs['SRCC'].min():.3f} to {runs['SRCC'].max():.3f})"
+        time_to_target = (
+            f"{times.mean():.0f} ({times.min():.0f} to {times.max():.0f})" if times.notna().any() else "never"
+        )
         if times.isna().any() and times.notna().any():
-            in_time += f", {times.isna().sum()} of {len(times)} never"
+            time_to_target += f", {times.isna().sum()} of {len(times)} never"
         lines.append(
-            f"| {name} | {options} | {srcc} | {found['PLCC'].mean():.3f} | {found['gmacs'].mean():.2f} "
-            f"| {found['epochs'].mean():.0f} | {in_time} |"
+            f"| {name} | {options} | {srcc} | {runs['PLCC'].mean():.3f} | {runs['gmacs'].mean():.2f} "
+            f"| {runs['epochs'].mean():.0f} | {time_to_target} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Make a table as the command line says."""
+    """Produce a table; with --commands only print its commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--out", default="experiments", metavar="DIR", help="for packs, runs and tables")
-    parser.add_argument("--seconds", type=float, default=75, metavar="S", help="of each training, start-up included")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="rows side by side, a core each")
-    parser.add_argument("--commands", action="store_true", help="print the commands of every row and do nothing")
+    parser.add_argument("--out", default="experiments", metavar="DIR", help="folder of packs, runs and tables")
+    parser.add_argument(
+        "--seconds", type=float, default=75, metavar="S", help="time of each training run, start-up included"
+    )
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time, one core each")
+    parser.add_argument("--commands", action="store_true", help="only print the commands of every row")
     options = parser.parse_args()
-    # A row that others learn from stands before them.
+    # A teacher comes before the rows that learn from it.
     rows = [(row, seed) for row in TABLES[options.table] for seed in SEEDS]
     if options.commands:
         for row, seed in rows:
-            wanted = commands(row, seed, options.out)
+            lines = commands(row, seed, options.out)
             if all(row.name != other.teacher for other in TABLES[options.table]):
-                del wanted["teach"]
-            print("\n".join(f"python {command}" for command in wanted.values()))
+                del lines["teach"]
+            print("\n".join(f"python {command}" for command in lines.values()))
         return
     if not (ROOT / "demo_data" / "uhd-iqa-metadata.csv").exists():
         run("prepare.py synthetic --out demo_data")
     for command in dict.fromkeys(commands(row, seed, options.out)["pack"] for row, seed in rows):
         run(command)
     with ThreadPoolExecutor(options.jobs) as pool:
-        found = list(pool.map(lambda each: result_of(*each, options.out, options.seconds), rows))
-    results = pd.DataFrame(found)
+        results = pd.DataFrame(pool.map(lambda run: result_of(*run, options.out, options.seconds), rows))
     results.to_csv(ROOT / options.out / f"{options.table}.csv", index=False)
     print(markdown(results))
 

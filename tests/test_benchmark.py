@@ -1,4 +1,4 @@
-"""benchmark.py: a table for people, JSON for machines, and errors that name the file."""
+"""benchmark.py: a table, JSON, and errors that name the file."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def photograph_file(tmp_path) -> str:
     return str(path)
 
 
-def test_json_stands_alone_on_standard_output(photograph_file, capsys):
+def test_json_is_alone_on_standard_output(photograph_file, capsys):
     words = ["--suite=views", f"--image={photograph_file}", "--rounds=2", "--json=-"]
     assert benchmark.main(words) == 0
     report = json.loads(capsys.readouterr().out)
@@ -30,7 +30,7 @@ def test_json_stands_alone_on_standard_output(photograph_file, capsys):
     assert low <= report["ours_ms"] <= high
 
 
-def test_the_table_shows_the_limit_beside_both_ways(photograph_file, tmp_path, capsys):
+def test_the_table_shows_the_limit_and_both_implementations(photograph_file, tmp_path, capsys):
     assert (
         benchmark.main(["--suite=views", f"--image={photograph_file}", "--rounds=1", f"--json={tmp_path}/x.json"]) == 0
     )
@@ -41,8 +41,8 @@ def test_the_table_shows_the_limit_beside_both_ways(photograph_file, tmp_path, c
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
-def test_memory_is_measured_beside_the_image_itself(photograph_file, capsys, monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak of a process")
+def test_memory_is_compared_with_the_image_itself(photograph_file, capsys, monkeypatch):
     monkeypatch.setattr("utils.benchmarks.views.MEMORY_MEGAPIXELS", 6)
     assert benchmark.main(["--suite=memory", f"--image={photograph_file}", "--json=-"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -50,7 +50,7 @@ def test_memory_is_measured_beside_the_image_itself(photograph_file, capsys, mon
     assert 1 < report["ours_ratio"] < report["plain_ratio"]
 
 
-def test_scaling_tells_the_ratio_of_every_size(photograph_file, capsys, monkeypatch):
+def test_scaling_reports_the_ratio_of_every_size(photograph_file, capsys, monkeypatch):
     monkeypatch.setattr("utils.benchmarks.views.SCALING_MEGAPIXELS", (1, 2))
     words = ["--suite=scaling", f"--image={photograph_file}", "--rounds=1", "--backbone=swin_nano", "--json=-"]
     assert benchmark.main(words) == 0
@@ -59,7 +59,53 @@ def test_scaling_tells_the_ratio_of_every_size(photograph_file, capsys, monkeypa
     assert report["largest_ratio_to_decode"] == max(report["ratio_to_decode"].values())
 
 
-def test_an_image_without_a_bare_decoder_is_refused_by_name(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("model", "names"), [("UIQA", ["aesthetic", "distortion", "salient"]), ("SwinT", ["aesthetic"])]
+)
+def test_latency_is_reported_with_device_precision_batch_and_memory(
+    photograph_file, capsys, monkeypatch, tmp_path, model, names
+):
+    config = tmp_path / "tiny.yaml"
+    views = "crop_size: 64\nresize: 64\nn_fragment: 2\nsalient_patch_dimension: 64\n"
+    config.write_text(f"model: {model}\nbackbone: timm:test_resnet\n{views}")
+    words = [f"--config={config}"]
+    monkeypatch.setattr("utils.benchmarks.latency._cpu_peaks", lambda build, shapes, names: [5e6] * len(names))
+    words += [
+        "--suite=latency",
+        f"--image={photograph_file}",
+        "--rounds=1",
+        "--device=cpu",
+        f"--json={tmp_path}/x.json",
+    ]
+    assert benchmark.main(words) == 0
+    report = json.loads((tmp_path / "x.json").read_text())
+    assert (report["device"], report["precision"], report["batch_size"]) == ("cpu", "float32", 1)
+    assert report["device_name"]
+    for figures in (report["latency_ms"], report["quartiles_ms"], report["peak_memory_mb"]):
+        assert list(figures) == [*names, "total"]
+    output = capsys.readouterr().out
+    assert f"{report['latency_ms']['total']:.2f}" in output
+    assert "total 5" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--suite=latency", "--device=tpu"], "tpu"),
+        (["--suite=views", "--config=configs/demo.yaml"], "latency"),
+        (["--suite=map"], "--checkpoint"),
+    ],
+)
+def test_a_wrong_command_is_reported_in_one_line(capsys, words, named):
+    with pytest.raises(SystemExit) as stopped:
+        benchmark.main(words)
+    error = capsys.readouterr().err
+    assert stopped.value.code == EXIT_UNUSABLE_INPUT
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_an_image_that_is_not_a_jpeg_is_refused_by_name(tmp_path, capsys):
     Image.new("RGB", (600, 600)).save(tmp_path / "photo.png")
     assert benchmark.main(["--suite=views", f"--image={tmp_path}/photo.png"]) == EXIT_UNUSABLE_INPUT
     assert "photo.png: not a JPEG" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The script that makes the tables of docs/experiments.md: its commands are real ones, and its figures are means."""
+"""docs/experiments.py: its commands parse, and its tables have means and ranges."""
 
 import importlib.util
 import shlex
@@ -29,25 +29,25 @@ def experiments():
     return module
 
 
-def test_every_command_parses_and_every_row_has_a_run_of_its_own(experiments):
+def test_every_command_parses_and_every_row_has_its_own_run(experiments):
     runs = []
     for rows in experiments.TABLES.values():
         for row in rows:
-            runs.append(row.run(0))
+            runs.append(row.run_name(0))
             for command in experiments.commands(row, 2, "experiments").values():
-                name, *words = shlex.split(command)
-                PARSERS[name]().parse_args(words)
+                name, *arguments = shlex.split(command)
+                PARSERS[name]().parse_args(arguments)
     assert len(set(runs)) == len(runs)
 
 
-def test_a_row_learns_from_one_before_it(experiments):
+def test_a_teacher_comes_before_the_rows_that_learn_from_it(experiments):
     for rows in experiments.TABLES.values():
         names = [row.name for row in rows]
-        for place, row in enumerate(rows):
-            assert row.teacher is None or row.teacher in names[:place]
+        for index, row in enumerate(rows):
+            assert row.teacher is None or row.teacher in names[:index]
 
 
-def test_the_table_tells_means_and_spreads(experiments):
+def test_the_table_has_means_and_ranges(experiments):
     results = pd.DataFrame(
         {
             "row": ["one", "one", "other", "other"],
@@ -64,7 +64,7 @@ def test_the_table_tells_means_and_spreads(experiments):
     assert lines[3].startswith("| other | `--shared_trunk` | 0.150 (0.100 to 0.200) | 0.100 | 0.25 | 2 | never |")
 
 
-def test_a_command_that_fails_is_told_with_its_last_lines(experiments):
+def test_a_command_that_fails_is_reported_with_its_last_lines(experiments):
     with pytest.raises(SystemExit, match="no such thing"):
         experiments.run("-c 'raise SystemExit(\"no such thing\")'")
     assert experiments.run("-c 'print(7)'") == "7\n"

@@ -1,4 +1,4 @@
-"""The plain, obvious way of doing everything: what the fast code is tested and timed against.
+"""The plain, obvious implementation of views and network: tests and benchmarks compare the fast code with it.
 
 It follows the published preprocessing: Pillow, a whole-image float tensor, a double loop over the grid, normalised
 floats, and torchvision's own trunks.
@@ -52,7 +52,7 @@ def plain_views(
 
 
 def normalise(view: torch.Tensor) -> torch.Tensor:
-    """Return a view in 0..1 with ImageNet's mean and s.d."""
+    """Normalise a view in 0..1 by ImageNet's mean and s.d."""
     return v2.functional.normalize(view, MEAN, STD)
 
 
@@ -61,7 +61,7 @@ class PlainUIQA(nn.Module):
 
     Args:
         backbone: a key of `models.backbones.SWIN_CONFIGS`.
-        stochastic_depth: rate; the trunk's own if None.
+        stochastic_depth: rate; the trunk's default if None.
     """
 
     def __init__(self, backbone: str = "swin_t", stochastic_depth: float | None = None):

@@ -1,4 +1,4 @@
-"""How long things take and how much memory, measured so that a noisy machine does not decide who wins."""
+"""Timing and memory measurement that stay fair on a noisy machine."""
 
 import ctypes
 import gc
@@ -11,105 +11,128 @@ from pathlib import Path
 import numpy as np
 import torch
 
-PEAK_SIDE = 1536  # of the square matrices whose product stands for what the machine can do
+PEAK_SIDE = 1536  # of the square matrices whose product measures the machine's peak rate
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of a suite.
+
+    Attributes:
+        rounds: timed calls of each function.
+        device: where the network runs.
+        batch_size: images, or pairs, per pass.
+        num_workers: that decode in the suite `evaluate`.
+        backbone: a key of `models.backbones.SWIN_CONFIGS`.
+        config: whose model the suite `latency` times instead.
+        checkpoint: whose map the suite `map` tests.
+    """
+
+    rounds: int
+    device: torch.device
+    batch_size: int = 1
+    num_workers: int = 1
+    backbone: str = "swin_t"
+    config: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass
-class Measured:
-    """What a benchmark found.
+class Measurement:
+    """The result of a suite.
 
     Attributes:
-        times: milliseconds of every call, by what was called.
-        figures: medians and what follows from them, by the names they have in the JSON.
+        times: milliseconds of every timed call, (rounds,), by function.
+        figures: medians and what is derived from them, under their JSON keys.
     """
 
     times: dict[str, np.ndarray] = field(default_factory=dict)
     figures: dict[str, object] = field(default_factory=dict)
 
     def add(self, times: dict[str, np.ndarray], suffix: str = "") -> dict[str, float]:
-        """Take in measured times; return their medians."""
-        medians = {name: float(np.median(taken)) for name, taken in times.items()}
-        self.times |= {name + suffix: taken for name, taken in times.items()}
+        """Add times and their medians; return the medians."""
+        medians = {name: float(np.median(times_ms)) for name, times_ms in times.items()}
+        self.times |= {name + suffix: times_ms for name, times_ms in times.items()}
         self.figures |= {f"{name}_ms{suffix}": median for name, median in medians.items()}
         return medians
 
 
 def time_in_turn(
-    ways: Mapping[str, Callable[[], object]], rounds: int, device: torch.device | None = None
+    functions: Mapping[str, Callable[[], object]], rounds: int, device: torch.device | None = None
 ) -> dict[str, np.ndarray]:
-    """Time several ways of doing a thing in turn, so that all of them see the same machine.
+    """Time functions in turn, so that all of them see the same state of the machine.
 
-    In every round each way is called twice and the second call counts: a loop does the same thing again and again, and
-    what another way left in caches and heap is not its fault.
+    Each round calls every function twice and times the second call: the first one refills the caches and the heap that
+    the previous function used.
 
     Args:
-        ways: functions without arguments.
-        rounds: calls of each that count.
-        device: a CUDA device is waited for before and after every call.
+        functions: without arguments.
+        rounds: timed calls of each.
+        device: a CUDA device is synchronised before and after every timed call.
 
     Returns:
-        For each way the milliseconds of its calls, (rounds,).
+        The milliseconds of each function's calls, (rounds,).
     """
 
-    def wait() -> None:
+    def synchronise() -> None:
         if device is not None and device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    taken = {name: np.empty(rounds) for name in ways}
-    for turn in range(rounds):
-        for name, way in ways.items():
-            way()
-            wait()
-            began = time.perf_counter()
-            way()
-            wait()
-            taken[name][turn] = (time.perf_counter() - began) * 1e3
-    return taken
+    times = {name: np.empty(rounds) for name in functions}
+    for index in range(rounds):
+        for name, function in functions.items():
+            function()
+            synchronise()
+            start = time.perf_counter()
+            function()
+            synchronise()
+            times[name][index] = (time.perf_counter() - start) * 1e3
+    return times
 
 
 def matrix_product(device: torch.device) -> tuple[Callable[[], object], float]:
-    """Return a function that multiplies two square float32 matrices, and its MACs: the peak that others are held to."""
+    """Return a function that multiplies two square float32 matrices, and its MACs; its rate is the machine's peak."""
     first, second = torch.randn(2, PEAK_SIDE, PEAK_SIDE, device=device)
     return lambda: first @ second, PEAK_SIDE**3
 
 
 def peak_memory(function: Callable[..., object], *arguments: object) -> int:
-    """Return the bytes by which the resident memory of a fresh process grows at most while a function runs.
+    """Return by how many bytes the resident memory of a fresh process grows at most during a call.
 
     Args:
-        function: of a module's top level; called twice, first with the memory not looked at, so that libraries that
+        function: importable from a module; called twice, and only the second call is measured, so that libraries that
             load on first use do not count.
-        arguments: handed to it; what they take is not counted.
+        arguments: passed to it; their own size does not count.
 
     Raises:
-        OSError: the system has no /proc, where Linux tells a process's peak.
+        OSError: the system has no /proc, where Linux reports a process's peak memory.
     """
     return peak_memories(function, [arguments])[0]
 
 
 def peak_memories(function: Callable[..., object], calls: Sequence[tuple]) -> list[int]:
-    """Return the bytes of each of several calls as `peak_memory` does, one after another in one fresh process.
+    """Return the bytes of several calls, each as in `peak_memory`, one after another in one fresh process.
 
     Args:
         function: as for `peak_memory`.
-        calls: the arguments of each; what several calls share is one object in the process, too.
+        calls: the arguments of each call; an object in several of them is one object in the process, too.
     """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
-        return pool.apply(_grown_peaks, (function, calls))
+        return pool.apply(_peak_growths, (function, calls))
 
 
-def _grown_peaks(function: Callable[..., object], calls: Sequence[tuple]) -> list[int]:
+def _peak_growths(function: Callable[..., object], calls: Sequence[tuple]) -> list[int]:
     torch.set_num_threads(1)
-    return [_grown_peak(function, arguments) for arguments in calls]
+    return [_peak_growth(function, arguments) for arguments in calls]
 
 
-def _grown_peak(function: Callable[..., object], arguments: tuple) -> int:
+def _peak_growth(function: Callable[..., object], arguments: tuple) -> int:
     function(*arguments)
     gc.collect()
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
-        ctypes.CDLL(None).malloc_trim(0)  # what the first call left behind would hide what the second takes
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts at what is resident now
+        ctypes.CDLL(None).malloc_trim(0)  # heap kept from the first call would hide what the second allocates
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak to what is resident now
     before = _status("VmRSS")
     function(*arguments)
     return _status("VmHWM") - before

@@ -1,6 +1,5 @@
-"""Benchmarks of the way from a file to its views."""
+"""Suites that time the path from a file to its views, and the photographs that the suites use."""
 
-import argparse
 import tempfile
 from io import BytesIO
 from itertools import cycle
@@ -21,157 +20,152 @@ from data.synthetic import render_scene
 from data.views import ViewSpec, make_views
 from models import build_model
 from utils.benchmarks.plain import plain_views
-from utils.benchmarks.timing import Measured, peak_memory, time_in_turn
+from utils.benchmarks.timing import Measurement, Settings, peak_memory, time_in_turn
 
 SPEC = ViewSpec()  # the paper's views
-JPEG_QUALITY = 60  # a rendered scene then takes 1.0 bits a pixel; UHD-IQA's 8.jpg takes 0.88
+JPEG_QUALITY = 60  # 1.0 bits per pixel for a rendered scene; UHD-IQA's 8.jpg has 0.88
 PACKED_PHOTOGRAPHS, PACKED_DRAWS = 4, 3
 MEMORY_MEGAPIXELS = 24
 SCALING_MEGAPIXELS = (8, 24, 50, 100)
 
 
-def views(content: bytes, options: argparse.Namespace) -> Measured:
-    """From the bytes of a JPEG to three views; the limit is decoding them."""
-    measured = Measured()
-    medians = measured.add(
-        time_in_turn(
-            {
-                "bare_decode": lambda: simplejpeg.decode_jpeg(content, colorspace="rgb"),
-                "plain": lambda: plain_views(BytesIO(content), SPEC.evaluation_generator()),
-                "ours": lambda: make_views(decode_rgb(content), SPEC, SPEC.evaluation_generator()),
-            },
-            options.rounds,
-        )
-    )
-    measured.figures["speedup"] = medians["plain"] / medians["ours"]
-    measured.figures["ratio_to_decode"] = medians["ours"] / medians["bare_decode"]
-    return measured
+def views(jpeg: bytes, settings: Settings) -> Measurement:
+    """From a JPEG's bytes to three views; the limit is decoding them."""
+    measurement = Measurement()
+    functions = {
+        "bare_decode": lambda: simplejpeg.decode_jpeg(jpeg, colorspace="rgb"),
+        "plain": lambda: cut_views_plainly(jpeg),
+        "ours": lambda: cut_views(jpeg),
+    }
+    medians = measurement.add(time_in_turn(functions, settings.rounds))
+    measurement.figures["speedup"] = medians["plain"] / medians["ours"]
+    measurement.figures["ratio_to_decode"] = medians["ours"] / medians["bare_decode"]
+    return measurement
 
 
-def packed(content: bytes, options: argparse.Namespace) -> Measured:
-    """A training sample out of a pack that lies in the page cache; the plain way cuts it out of the file."""
-    measured = Measured()
+def packed(jpeg: bytes, settings: Settings) -> Measurement:
+    """A training sample from a pack in the page cache; the plain implementation cuts it from the file."""
+    measurement = Measurement()
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_photographs(content, PACKED_PHOTOGRAPHS, Path(folder))
+        paths = write_photographs(jpeg, PACKED_PHOTOGRAPHS, Path(folder))
         rows = pd.DataFrame({"image": paths, "path": paths, "split": "train", "mos": np.arange(len(paths)) / 10})
-        unfinished = UnfinishedPack(Path(folder) / "pack", plan_pack(rows, SPEC, 0, PACKED_DRAWS))
-        writer = unfinished.begin(paths)
-        for index in range(len(writer)):
-            place, checksum, _ = writer[index]
-            unfinished.record(place, checksum)
-        unfinished.finish()
-        pack = PackedViews(Path(folder) / "pack", rows, SPEC, 0)
-
+        pack = make_pack(Path(folder) / "pack", rows)
         direct, from_pack = PairDataset(rows, SPEC, 0), PairDataset(rows, SPEC, 0, pack)
-        exact = True
-        for epoch in range(PACKED_DRAWS):
-            for index in range(len(rows)):
-                for first, second in zip(direct[epoch, index], from_pack[epoch, index], strict=True):
-                    exact &= all(torch.equal(first[name], second[name]) for name in SPEC.views)
-        places = cycle(range(len(rows)))
-        medians = measured.add(
-            time_in_turn(
-                {
-                    "plain": lambda: plain_views(paths[next(places)], SPEC.evaluation_generator()),
-                    "ours": lambda: pack.views(next(places), 1, derive_generator(Purpose.CROP, 0, 0, 0)),
-                },
-                options.rounds,
-            )
+        exact = all(
+            torch.equal(first[name], second[name])
+            for epoch in range(PACKED_DRAWS)
+            for index in range(len(rows))
+            for first, second in zip(direct[epoch, index], from_pack[epoch, index], strict=True)
+            for name in SPEC.views
         )
-    measured.figures |= {"speedup": medians["plain"] / medians["ours"], "bit_exact": exact}
-    return measured
+        samples = cycle(range(len(rows)))
+        functions = {
+            "plain": lambda: plain_views(paths[next(samples)], SPEC.evaluation_generator()),
+            "ours": lambda: pack.views(next(samples), 1, derive_generator(Purpose.CROP, 0, 0, 0)),
+        }
+        medians = measurement.add(time_in_turn(functions, settings.rounds))
+    measurement.figures |= {"speedup": medians["plain"] / medians["ours"], "bit_exact": exact}
+    return measurement
 
 
-def memory(content: bytes, options: argparse.Namespace) -> Measured:
-    """Peak memory of cutting the views of a 24-megapixel JPEG, beside the uint8 image itself."""
-    large = encode_like(content, enlarged(decode_rgb(content), MEMORY_MEGAPIXELS))
+def make_pack(folder: Path, rows: pd.DataFrame) -> PackedViews:
+    """Pack the training photographs of a label table and open the pack."""
+    unfinished = UnfinishedPack(folder, plan_pack(rows, SPEC, 0, PACKED_DRAWS))
+    writer = unfinished.begin(rows["path"])
+    for item in range(len(writer)):
+        index, checksum, _ = writer[item]
+        unfinished.record(index, checksum)
+    unfinished.finish()
+    return PackedViews(folder, rows, SPEC, 0)
+
+
+def memory(jpeg: bytes, settings: Settings) -> Measurement:
+    """Peak memory of cutting the views of a 24-megapixel JPEG, compared with the uint8 image itself."""
+    large = encode_like(jpeg, enlarged(decode_rgb(jpeg), MEMORY_MEGAPIXELS))
     image = decode_rgb(large).nbytes
     figures: dict[str, object] = {"megapixels": image / 3e6, "image_mb": image / 1e6}
     for name, function in (("ours", cut_views), ("plain", cut_views_plainly)):
         peak = peak_memory(function, large)
         figures |= {f"{name}_mb": peak / 1e6, f"{name}_ratio": peak / image}
-    return Measured(figures=figures)
+    return Measurement(figures=figures)
 
 
-def cut_views(content: bytes) -> None:
+def cut_views(jpeg: bytes) -> None:
     """Cut the views of an encoded photograph."""
-    make_views(decode_rgb(content), SPEC, SPEC.evaluation_generator())
+    make_views(decode_rgb(jpeg), SPEC, SPEC.evaluation_generator())
 
 
-def cut_views_plainly(content: bytes) -> None:
-    """Cut the views of an encoded photograph the plain way."""
-    plain_views(BytesIO(content), SPEC.evaluation_generator())
+def cut_views_plainly(jpeg: bytes) -> None:
+    """Cut the views of an encoded photograph with the plain implementation."""
+    plain_views(BytesIO(jpeg), SPEC.evaluation_generator())
 
 
-def scaling(content: bytes, options: argparse.Namespace) -> Measured:
-    """Ever larger JPEGs: views at the speed of decoding, and a network that sees no difference."""
-    measured = Measured()
-    model = build_model("UIQA", backbone=options.backbone).to(options.device).eval()
-    image = decode_rgb(content)
+def scaling(jpeg: bytes, settings: Settings) -> Measurement:
+    """JPEGs of 8 to 100 megapixels: cutting views scales as decoding does, and the network takes the same time."""
+    measurement = Measurement()
+    model = build_model("UIQA", backbone=settings.backbone).to(settings.device).eval()
+    image = decode_rgb(jpeg)
     ratios, network = {}, {}
     for megapixels in SCALING_MEGAPIXELS:
-        large = encode_like(content, enlarged(image, megapixels))
-        batch = batch_of(large, 1, options.device)
+        large = encode_like(jpeg, enlarged(image, megapixels))
+        batch = batch_of(large, 1, settings.device)
+        functions = {
+            "bare_decode": lambda large=large: simplejpeg.decode_jpeg(large, colorspace="rgb"),
+            "ours": lambda large=large: cut_views(large),
+            "network": lambda batch=batch: model(**batch),
+        }
         with torch.inference_mode():
-            taken = time_in_turn(
-                {
-                    "bare_decode": lambda large=large: simplejpeg.decode_jpeg(large, colorspace="rgb"),
-                    "ours": lambda large=large: cut_views(large),
-                    "network": lambda batch=batch: model(**batch),
-                },
-                options.rounds,
-                options.device,
-            )
-        medians = measured.add(taken, f"_{megapixels}mp")
+            times = time_in_turn(functions, settings.rounds, settings.device)
+        medians = measurement.add(times, f"_{megapixels}mp")
         ratios[f"{megapixels}"] = medians["ours"] / medians["bare_decode"]
         network[f"{megapixels}"] = medians["network"]
-    measured.figures |= {
+    measurement.figures |= {
         "ratio_to_decode": ratios,
         "largest_ratio_to_decode": max(ratios.values()),
         "network_largest_over_smallest": max(network.values()) / min(network.values()),
     }
-    return measured
+    return measurement
 
 
-def batch_of(content: bytes, count: int, device: torch.device) -> dict[str, torch.Tensor]:
+def batch_of(jpeg: bytes, count: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the views of a photograph `count` times, each with another draw of the fragments: (count, 3, S, S)."""
-    image = decode_rgb(content)
-    cut = [make_views(image, SPEC, SPEC.evaluation_generator(draw)) for draw in range(count)]
-    return {name: torch.stack([each[name] for each in cut]).to(device) for name in SPEC.views}
+    image = decode_rgb(jpeg)
+    samples = [make_views(image, SPEC, SPEC.evaluation_generator(draw)) for draw in range(count)]
+    return {name: torch.stack([sample[name] for sample in samples]).to(device) for name in SPEC.views}
 
 
 def enlarged(image: np.ndarray, megapixels: int) -> np.ndarray:
-    """Return a photograph of about so many megapixels, 3 : 2, made of a smaller one and its mirror images."""
+    """Mirror (or crop) a photograph to about this many megapixels, 3 : 2."""
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     width = round(1.5 * height)
     pad = [(0, max(0, height - image.shape[0])), (0, max(0, width - image.shape[1])), (0, 0)]
     return np.pad(image, pad, mode="symmetric")[:height, :width]
 
 
-def write_photographs(content: bytes, count: int, folder: Path) -> list[str]:
-    """Write a photograph `count` times, each time rolled a little further; return the paths."""
-    image = decode_rgb(content)
+def write_photographs(jpeg: bytes, count: int, folder: Path) -> list[str]:
+    """Write a photograph `count` times, rolled a little further each time; return the paths."""
+    image = decode_rgb(jpeg)
     paths = [folder / f"{number}.jpg" for number in range(count)]
     for number, path in enumerate(paths):
-        path.write_bytes(encode_like(content, np.roll(image, 97 * number, axis=(0, 1))))
+        path.write_bytes(encode_like(jpeg, np.roll(image, 97 * number, axis=(0, 1))))
     return [str(path) for path in paths]
 
 
 def encode(image: np.ndarray) -> bytes:
-    """Return a photograph as JPEG."""
+    """Return an image as JPEG."""
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=JPEG_QUALITY, colorsubsampling="420")
 
 
-def encode_like(content: bytes, image: np.ndarray) -> bytes:
-    """Return a photograph as JPEG with the quantisation and subsampling of another one.
+def encode_like(jpeg: bytes, image: np.ndarray) -> bytes:
+    """Return an image as JPEG with the quantisation and subsampling of another JPEG.
 
-    A file of fewer bits a pixel is decoded faster, while its views take as long to cut.
+    The bits per pixel decide how long decoding takes, but not how long cutting the views takes.
     """
-    with Image.open(BytesIO(content)) as model:
-        tables, subsampling = model.quantization, JpegImagePlugin.get_sampling(model)
-    written = BytesIO()
-    Image.fromarray(image).save(written, "JPEG", qtables=tables, subsampling=subsampling)
-    return written.getvalue()
+    with Image.open(BytesIO(jpeg)) as reference:
+        tables, subsampling = reference.quantization, JpegImagePlugin.get_sampling(reference)
+    encoded = BytesIO()
+    Image.fromarray(image).save(encoded, "JPEG", qtables=tables, subsampling=subsampling)
+    return encoded.getvalue()
 
 
 def render() -> bytes:

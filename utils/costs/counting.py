@@ -1,18 +1,18 @@
-"""Counters of parameters, multiply-accumulates (MACs) and activations, and what they do not know by themselves."""
+"""Count the parameters, multiply-accumulates (MACs) and activations of a module, by operator and by submodule."""
 
 import copy
 import math
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import partial
 
 import torch
 from ptflops import get_model_complexity_info
 from ptflops.aten_engine import FlopCounterMode as PtflopsCounterMode
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.linear import ONEDNN
@@ -22,15 +22,15 @@ COUNTERS = {
     "torch_counter": "torch.utils.flop_counter: matrix products and convolutions only",
     "ptflops_pytorch": "ptflops, pytorch backend: misses attention; the source of the published 43.5 G",
 }
-OPERATOR_COUNTERS = ("ptflops_aten", "torch_counter")  # those that can tell one stage from another
+OPERATOR_COUNTERS = ("ptflops_aten", "torch_counter")  # these count per submodule, too
 
-# What was counted: by counter and operator MACs; under ("outputs", "activations") how many numbers all convolutions and
-# matrix products put out, and under ("outputs", "biases") how many of these had a layer's bias added.
-Counts = dict[tuple[str, str], float]
+# By counter and operator: "ptflops_aten" and "torch_counter" in MACs; "activations", the outputs of convolutions and
+# matrix products; and "biases", how many of these outputs had a layer's bias added.
+Counts = dict[str, Counter]
 
-# Convolutions and matrix products: for each the place of a layer's bias among its arguments. What baddbmm adds in
-# attention is no layer's bias, and no counter counts it.
-PRODUCTS = {
+# Convolutions and matrix products, each with the index of the layer's bias among its arguments. What baddbmm adds in
+# attention is not a layer's bias, and no counter counts it.
+BIAS_ARGUMENT = {
     torch.ops.aten.convolution: 2,
     torch.ops.aten.addmm: 0,
     torch.ops.aten.mm: None,
@@ -41,131 +41,113 @@ PRODUCTS = {
 
 
 def parameters(module: nn.Module) -> float:
-    """Return the number of parameters in millions; those that several branches share count once."""
+    """Return the number of parameters in millions; a parameter that several branches use counts once."""
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
 
-def without_numbers(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
-    """Return a copy of a module and of its inputs on the device "meta", which has shapes and no numbers.
+def to_meta(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """Return copies of a module and its inputs on the device "meta", where tensors have shapes but no data.
 
-    What the operator counters find is the same there, and takes neither the time nor the memory of a pass. (ptflops'
-    pytorch backend finds more, because there torch's operators call each other as functions.) A module that cannot run
-    without numbers is returned as it is.
+    The operator counters count the same there, without the time and memory of a real pass. (ptflops' pytorch backend
+    does not: on "meta" it sees torch's operators call each other.) A module that cannot run there is returned as it is.
     """
     copied = copy.deepcopy(module).to("meta")
     shapes = tuple(view.to("meta") for view in inputs)
     try:
         with torch.no_grad():
             copied(*shapes)
-    except (NotImplementedError, RuntimeError):  # an operator without a shape rule, or a branch that reads a number
+    except (NotImplementedError, RuntimeError):  # an operator without a meta kernel, or a branch on a tensor's value
         return module, inputs
     return copied, shapes
 
 
 def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], counters: Sequence[str]) -> dict[str, float]:
-    """Return the GMACs of one forward pass by each of some counters.
+    """Return the GMACs of one forward pass by counter.
 
     Args:
         module: in evaluation mode.
-        inputs: positional; a batch of one for figures per image.
+        inputs: positional; a batch of one gives figures per image.
         counters: keys of COUNTERS.
     """
-    counts = tally(module, inputs)[0] if set(counters) & set(OPERATOR_COUNTERS) else {}
-    macs = {name: sum(of_counter(counts, name).values()) for name in OPERATOR_COUNTERS}
+    counts = count_operators(module, inputs)[0] if set(counters) & set(OPERATOR_COUNTERS) else {}
+    macs = {name: counter.total() for name, counter in counts.items()}
     if "ptflops_pytorch" in counters:
         macs["ptflops_pytorch"] = _count_with_ptflops_modules(module, inputs)
     return {name: macs[name] / 1e9 for name in counters}
 
 
-def of_counter(counts: Counts, counter: str) -> dict[str, float]:
-    """Return what one counter found, by operator."""
-    return {operator: value for (name, operator), value in counts.items() if name == counter}
-
-
 @torch.no_grad()
-def tally(
+def count_operators(
     module: nn.Module, inputs: tuple[torch.Tensor, ...], stages: Mapping[str, Sequence[nn.Module]] | None = None
 ) -> tuple[Counts, dict[str, Counts]]:
-    """Count one forward pass with both operator counters, as a whole and within stages.
+    """Count the operators of one forward pass, in the whole module and in each stage.
 
     Args:
         module: in evaluation mode.
         inputs: positional.
-        stages: for each the modules that belong to it, without a module in two of them.
+        stages: the submodules of each; no submodule belongs to two of them.
 
     Returns:
         The counts of the whole pass, and those of each stage.
     """
-    onednn_flops = {torch.ops.mkldnn._linear_pointwise: _onednn_linear_flops} if ONEDNN else {}
-    onednn_macs = {torch.ops.mkldnn._linear_pointwise: _onednn_linear_macs} if ONEDNN else {}
-    torch_counter = FlopCounterMode(display=False, custom_mapping=onednn_flops)
-    ptflops = PtflopsCounterMode(custom_hooks={torch.ops.aten.baddbmm: _baddbmm_macs, **onednn_macs})
-    outputs = _Outputs()
-
-    def read() -> Counts:
-        flops, macs = torch_counter.flop_counts["Global"], ptflops.flop_counts["Global"]
-        return (
-            {("torch_counter", str(operator)): value / 2 for operator, value in flops.items()}
-            | {("ptflops_aten", str(operator)): value for operator, value in macs.items()}
-            | {("outputs", name): value for name, value in outputs.found.items()}
-        )
-
-    found: dict[str, Counts] = {name: defaultdict(float) for name in stages or {}}
-    # Fused attention is one operator that not every counter knows; as two products all of them see the same.
-    with sdpa_kernel(SDPBackend.MATH), torch_counter, ptflops, outputs, _within(stages or {}, read, found):
+    torch_counter = FlopCounterMode(display=False, custom_mapping=_for_onednn(_onednn_linear_flops))
+    activations = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(BIAS_ARGUMENT, _activations))
+    biases = FlopCounterMode(
+        display=False, custom_mapping={op: partial(_biases, index) for op, index in BIAS_ARGUMENT.items()}
+    )
+    ptflops = PtflopsCounterMode(
+        custom_hooks={torch.ops.aten.baddbmm: _baddbmm_macs, **_for_onednn(_onednn_linear_macs)}
+    )
+    ptflops.parents = (
+        torch_counter.mod_tracker.parents
+    )  # the modules that run now; ptflops itself tracks one level only
+    # Not every counter knows fused attention; the math backend runs it as two products, which all of them know.
+    with sdpa_kernel(SDPBackend.MATH), torch_counter, activations, biases, ptflops:
         module(*inputs)
-        whole = read()
-    return whole, {name: dict(counts) for name, counts in found.items()}
+
+    counters = {
+        "ptflops_aten": ptflops.flop_counts,
+        "torch_counter": torch_counter.flop_counts,
+        "activations": activations.flop_counts,
+        "biases": biases.flop_counts,
+    }
+    root = type(module).__name__
+    names = {part: f"{root}.{name}".removesuffix(".") for name, part in module.named_modules()}
+
+    def counts_of(*parts: nn.Module) -> Counts:
+        counts = {
+            counter: sum((_sum_of_calls(by_module, part, names[part]) for part in parts), Counter())
+            for counter, by_module in counters.items()
+        }
+        halved = {name: flops // 2 for name, flops in counts["torch_counter"].items()}  # 1 MAC = 2 FLOPs
+        return counts | {"torch_counter": Counter(halved)}
+
+    return counts_of(module), {name: counts_of(*parts) for name, parts in (stages or {}).items()}
 
 
-@contextmanager
-def _within(
-    stages: Mapping[str, Sequence[nn.Module]], read: Callable[[], Counts], found: dict[str, Counts]
-) -> Iterator[None]:
-    """Add to `found` by how much a reading grows while a module of a stage runs."""
-    readings: list[Counts] = []  # at the beginning of every call that has not ended, the outermost first
-
-    def enter(*_: object) -> None:
-        readings.append(read())
-
-    def leave(name: str) -> None:
-        before = readings.pop()
-        if not readings:
-            for key, value in read().items():
-                found[name][key] += value - before.get(key, 0)
-
-    handles = []
-    for name, modules in stages.items():
-        for part in {part for module in modules for part in module.modules()}:  # containers are not always called
-            handles.append(part.register_forward_pre_hook(enter))
-            handles.append(part.register_forward_hook(lambda *_, name=name: leave(name)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _sum_of_calls(by_module: Mapping[str, Mapping[object, int]], module: nn.Module, name: str) -> Counter:
+    """Return a submodule's counts by operator; if it was never called, as a list of blocks is not, its children's."""
+    if name in by_module:
+        return Counter({str(operator): value for operator, value in by_module[name].items()})
+    children = (_sum_of_calls(by_module, child, f"{name}.{key}") for key, child in module.named_children())
+    return sum(children, Counter())
 
 
-class _Outputs(TorchDispatchMode):
-    """Counts the numbers that convolutions and matrix products put out, and how many of them had a bias added."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = {"activations": 0, "biases": 0}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        output = func(*args, **(kwargs or {}))
-        packet = getattr(func, "_overloadpacket", None)
-        if packet in PRODUCTS:
-            self.found["activations"] += output.numel()
-            place = PRODUCTS[packet]
-            if place is not None and args[place] is not None:
-                self.found["biases"] += output.numel()
-        return output
+def _for_onednn(formula: object) -> dict:
+    """Map oneDNN's linear layer, which neither counter knows, to its formula."""
+    return {torch.ops.mkldnn._linear_pointwise: formula} if ONEDNN else {}
 
 
-def _onednn_linear_flops(x: Sequence[int], weight: Sequence[int], *others: object, **out: object) -> int:
-    """Return the FLOPs of a linear layer by the shapes of its operands, as torch's counter has them of its own."""
+def _activations(*shapes: object, out_shape: Sequence[int], **others: object) -> int:
+    return math.prod(out_shape)
+
+
+def _biases(index: int | None, *shapes: object, out_shape: Sequence[int], **others: object) -> int:
+    return 0 if index is None or shapes[index] is None else math.prod(out_shape)
+
+
+def _onednn_linear_flops(x: Sequence[int], weight: Sequence[int], *shapes: object, **others: object) -> int:
+    """Return the FLOPs of a linear layer from the shapes of its arguments, as torch's own formulas do."""
     return 2 * math.prod(x) * weight[0]
 
 

@@ -1,15 +1,13 @@
-"""What `flops.py` counts and measures, as tables for people; each is at most 100 columns wide."""
+"""The table that `flops.py` prints, at most 100 columns wide."""
 
 from collections.abc import Sequence
 
 from utils.costs.complexity import AGREEMENT, explained_by_biases
 from utils.costs.counting import COUNTERS, OPERATOR_COUNTERS
 
-PER_LINE = 6  # resolutions
-
 
 def complexity_table(report: dict) -> str:
-    """Return the counts of a model as published and as executed, with the counter's name above every number."""
+    """Return a report as a table: the model as published and as executed, a column for each counter."""
     lines = [
         f"{report['model']} with {report['backbone']}: GMACs per image (1 MAC = 2 FLOPs), parameters in millions,",
         "activations (outputs of convolutions and matrix products) in MB at float32",
@@ -27,7 +25,7 @@ def complexity_table(report: dict) -> str:
         rows.append(entry)
         lines.append(f"{'total':<34}{_figures(entry, counters, digits)}")
     lines += ["", *(f"{name}: {meaning}" for name, meaning in COUNTERS.items())]
-    return "\n".join([*lines, *_remarks(rows)])
+    return "\n".join([*lines, *_footnotes(rows)])
 
 
 def _heads(counters: Sequence[str]) -> str:
@@ -35,22 +33,22 @@ def _heads(counters: Sequence[str]) -> str:
 
 
 def _figures(row: dict, counters: Sequence[str], digits: int) -> str:
-    """Return the numbers of a row; stages have no figure of the counter that looks at modules."""
-    words = f"{row['params_m']:>9.3f}{row['activations_mb']:>10.1f}"
+    """Return the numbers of a row; ptflops' pytorch backend has none for stages."""
+    text = f"{row['params_m']:>9.3f}{row['activations_mb']:>10.1f}"
     for counter in counters:
         mark = "*" if counter == OPERATOR_COUNTERS[-1] and "difference_by_operator" in row else ""
         number = f"{row['gmacs'][counter]:.{digits}f}" if counter in row["gmacs"] else ""
-        words += f"{number:>{len(counter) + 2 - len(mark)}}{mark}"
-    return words.rstrip()
+        text += f"{number:>{len(counter) + 2 - len(mark)}}{mark}"
+    return text.rstrip()
 
 
 def _digits(largest: float) -> int:
-    """Return how many decimal places tell numbers up to this one apart."""
+    """Return the number of decimal places for figures up to the largest."""
     return 2 if largest >= 10 else 3 if largest >= 1 else 4
 
 
-def _remarks(rows: Sequence[dict]) -> list[str]:
-    """Return what makes the operator counters differ where they do."""
+def _footnotes(rows: Sequence[dict]) -> list[str]:
+    """Return footnotes that explain where the operator counters differ."""
     marked = [row for row in rows if "difference_by_operator" in row]
     lines = []
     if marked:
@@ -60,37 +58,6 @@ def _remarks(rows: Sequence[dict]) -> list[str]:
         )
     for row in marked:
         if not explained_by_biases(row):
-            named = ", ".join(f"{name} {gmacs:+.4g} G" for name, gmacs in row["difference_by_operator"].items())
-            lines.append(f"* and not by biases alone, because one of them does not know an operator: {named}")
+            operators = ", ".join(f"{name} {gmacs:+.4g} G" for name, gmacs in row["difference_by_operator"].items())
+            lines.append(f"* not only by biases: one counter does not know an operator: {operators}")
     return list(dict.fromkeys(lines))
-
-
-def latency_table(latency: dict) -> str:
-    """Return the measured passes, below what they were measured on."""
-    lines = [
-        f"as executed here, on {latency['device']}: {latency['device_name']}; {latency['precision']}; batch of "
-        f"{latency['batch_size']}; {latency['threads']} thread(s); {latency['passes']} passes",
-        f"{'':<20}{'median ms':>12}{'quartiles':>24}{'peak memory MB':>18}",
-    ]
-    for name, row in latency["rows"].items():
-        low, high = row["quartiles_ms"]
-        peak = "not told here" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']:.1f}"
-        lines.append(f"{name:<20}{row['latency_ms']:>12.2f}{f'[{low:.2f}, {high:.2f}]':>24}{peak:>18}")
-    return "\n".join(lines)
-
-
-def resolution_table(rows: Sequence[dict]) -> str:
-    """Return the GMACs of every method at every resolution, by each operator counter."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    places = list(dict.fromkeys((row["resolution"], row["width"], row["height"]) for row in rows))
-    found = {(row["method"], row["resolution"]): row for row in rows}
-    lines = []
-    for counter in OPERATOR_COUNTERS:
-        for start in range(0, len(places), PER_LINE):
-            some = places[start : start + PER_LINE]
-            lines.append(f"\n{f'GMACs per photograph by {counter}':<40}" + "".join(f"{name:>10}" for name, *_ in some))
-            lines.append(f"{'':<40}" + "".join(f"{f'{width}x{height}':>10}" for _, width, height in some))
-            for method in methods:
-                numbers = (found[method, name][f"gmacs_{counter}"] for name, *_ in some)
-                lines.append(f"{method:<40}" + "".join(f"{number:>10.2f}" for number in numbers))
-    return "\n".join(lines).lstrip("\n")

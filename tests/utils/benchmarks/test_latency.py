@@ -1,14 +1,15 @@
-"""Measured passes: of every branch, with what they depend on named."""
+"""Latency of every branch, reported with the device and precision it depends on."""
 
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from data.views import random_views
 from models import build_model
-from utils.benchmarks.latency import TOTAL, device_name, measure_passes, precision, run_pass
+from utils.benchmarks.latency import TOTAL, configured_model, device_name, measure_passes, precision, run_pass
 
 CPU = torch.device("cpu")
 BRANCHES = ("aesthetic", "distortion", "salient")
@@ -16,7 +17,7 @@ SHAPES = dict.fromkeys(BRANCHES, (1, 3, 64, 64))
 BUILD = partial(build_model, backbone="timm:test_resnet", view_sizes=dict.fromkeys(BRANCHES, 64))
 
 
-def test_the_passes_are_those_of_the_model():
+def test_branches_and_total_are_parts_and_whole_of_the_models_pass():
     model = BUILD().eval()
     views = random_views(SHAPES)
     with torch.inference_mode():
@@ -25,7 +26,7 @@ def test_the_passes_are_those_of_the_model():
         assert torch.equal(model.regress(features), model(**views))
 
 
-def test_views_are_noise_and_the_same_on_every_call():
+def test_random_views_are_the_same_on_every_call():
     first, second = random_views(SHAPES), random_views(SHAPES)
     for name, view in first.items():
         assert view.dtype == torch.uint8
@@ -33,38 +34,32 @@ def test_views_are_noise_and_the_same_on_every_call():
         assert torch.equal(view, second[name])
 
 
-@pytest.mark.parametrize("system", ["darwin"])
-def test_a_system_that_tells_no_peak_gets_none(system, monkeypatch):
-    monkeypatch.setattr(sys, "platform", system)
-    measured = measure_passes(BUILD, SHAPES, CPU, passes=3)
-    rows = measured.pop("rows")
-    assert list(rows) == [*BRANCHES, TOTAL]
-    for row in rows.values():
-        low, high = row["quartiles_ms"]
-        assert 0 < low <= row["latency_ms"] <= high
-        assert row["peak_memory_mb"] is None
-    assert rows[TOTAL]["latency_ms"] > max(rows[name]["latency_ms"] for name in BRANCHES)
-    assert measured == {
-        "device": "cpu",
+def test_the_peak_is_none_where_the_system_does_not_report_it(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    measurement = measure_passes(BUILD, SHAPES, CPU, rounds=3)
+    assert list(measurement.times) == [*BRANCHES, TOTAL]
+    latency = {name: float(np.median(times)) for name, times in measurement.times.items()}
+    assert latency[TOTAL] > max(latency[name] for name in BRANCHES) > 0
+    assert measurement.figures == {
         "device_name": device_name(CPU),
         "precision": "float32",
         "batch_size": 1,
-        "threads": torch.get_num_threads(),
-        "passes": 3,
+        "latency_ms": latency,
+        "peak_memory_mb": dict.fromkeys([*BRANCHES, TOTAL]),
     }
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak of a process")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak of a process")
 def test_the_peak_grows_with_the_view():
     build = partial(build_model, "SwinT", backbone="swin_nano")
-    peaks = [measure_passes(build, {"aesthetic": (1, 3, side, side)}, CPU, passes=1)["rows"] for side in (224, 448)]
-    small, large = (rows["aesthetic"]["peak_memory_mb"] for rows in peaks)
-    assert 2.5 * small < large < 6 * small
-    assert peaks[1][TOTAL]["peak_memory_mb"] == pytest.approx(large, rel=0.3)
+    measurements = [measure_passes(build, {"aesthetic": (1, 3, side, side)}, CPU, rounds=1) for side in (224, 448)]
+    small, large = (measurement.figures["peak_memory_mb"] for measurement in measurements)
+    assert 2.5 * small["aesthetic"] < large["aesthetic"] < 6 * small["aesthetic"]
+    assert large[TOTAL] == pytest.approx(large["aesthetic"], rel=0.3)
 
 
-def test_a_precision_is_the_models():
+def test_the_precision_is_the_models():
     model = BUILD()
     assert precision(model, CPU) == "float32"
     assert precision(model.to(torch.bfloat16), CPU) == "bfloat16"
@@ -72,3 +67,21 @@ def test_a_precision_is_the_models():
 
 def test_the_device_has_a_name():
     assert device_name(CPU)
+
+
+def test_without_a_config_the_papers_model_is_built():
+    build, spec = configured_model(None, "swin_nano")
+    assert build().view_names == BRANCHES
+    assert spec.view_sizes == dict.fromkeys(BRANCHES, 480)
+
+
+def test_a_config_decides_model_and_views():
+    build, spec = configured_model("configs/demo.yaml")
+    assert build.keywords["backbone"] == "timm:test_resnet"
+    assert set(spec.view_sizes.values()) == {128}
+
+
+def test_a_missing_config_is_reported_by_name(capsys):
+    with pytest.raises(SystemExit):
+        configured_model("missing.yaml")
+    assert capsys.readouterr().err.startswith("benchmark.py: error: --config missing.yaml")

@@ -1,4 +1,4 @@
-"""The plain implementation, against which the fast one is held."""
+"""The plain implementation and the fast one agree."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from models import build_model
 from utils.benchmarks.plain import PlainUIQA, normalise, plain_views
 
 
-def test_views_and_network_agree_with_the_plain_way(tmp_path):
+def test_views_and_network_agree_with_the_plain_implementation(tmp_path):
     """From a file to a score: decoding, views, normalisation and three torchvision trunks."""
     generator = np.random.default_rng(0)
     noise = generator.integers(0, 256, (90, 160, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Branches and stages: they add up, whoever counts and whichever trunk it is."""
+"""Branches and stages: they add up, with every counter and every trunk."""
 
 import pytest
 import torch
@@ -12,24 +12,24 @@ from utils.costs.counting import OPERATOR_COUNTERS, count, parameters
 
 
 class Shared(QualityModel):
-    """One trunk that reads two views, one of them in three pictures."""
+    """One trunk that reads two views, one of them with three patches."""
 
-    view_names = ("whole", "pieces")
+    view_names = ("whole", "patches")
 
     def __init__(self, trunk: nn.Module):
         super().__init__(2 * trunk.num_features)
         self.trunk = trunk
 
     def trunks(self) -> dict[str, nn.Module]:
-        return {"whole": self.trunk, "pieces": self.trunk}
+        return {"whole": self.trunk, "patches": self.trunk}
 
-    def forward(self, whole: torch.Tensor, pieces: torch.Tensor) -> torch.Tensor:
-        features = [self.trunk(whole), self.trunk(pieces.flatten(0, 1)).mean(dim=0, keepdim=True)]
+    def forward(self, whole: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        features = [self.trunk(whole), self.trunk(patches.flatten(0, 1)).mean(dim=0, keepdim=True)]
         return self.regress(torch.cat(features, dim=1))
 
 
 def counted(backbone: str, published: bool = False) -> dict:
-    """Return the costs of the one branch of a model on 96 pixels, of which no stage of Swin's is whole windows."""
+    """Return the costs of the one branch of a model on 96 pixels, which no stage of Swin divides into whole windows."""
     model = build_model("SwinT", backbone=backbone, view_sizes={"aesthetic": 96}).eval()
     model = as_published(model, backbone) if published else model
     return complexity(model, {"aesthetic": torch.zeros(1, 3, 96, 96)}, OPERATOR_COUNTERS)["branches"]["aesthetic"]
@@ -56,19 +56,19 @@ def test_stages_add_up_to_the_branch(backbone, published):
     assert REST not in branch["stages"]
 
 
-def test_swin_has_its_papers_stages_and_each_costs_what_it_costs_alone():
+def test_swin_has_its_papers_stages_and_each_counts_the_same_alone():
     trunk = published_swin("swin_nano").eval()
     stages = trunk_stages(trunk)
     assert list(stages) == ["patch_embedding", "stage_1", "stage_2", "stage_3", "stage_4", "norm"]
     model = as_published(build_model("SwinT", backbone="swin_nano", view_sizes={"aesthetic": 96}), "swin_nano").eval()
     view = torch.zeros(1, 3, 96, 96)
-    found = complexity(model, {"aesthetic": view}, OPERATOR_COUNTERS)["branches"]["aesthetic"]["stages"]
+    counted = complexity(model, {"aesthetic": view}, OPERATOR_COUNTERS)["branches"]["aesthetic"]["stages"]
     x = view
     for name, parts in stages.items():
         alone = nn.Sequential(*parts)
         for counter, gmacs in count(alone, (x,), OPERATOR_COUNTERS).items():
-            assert found[name]["gmacs"][counter] == pytest.approx(gmacs, rel=1e-9)
-        assert found[name]["params_m"] == pytest.approx(parameters(alone))
+            assert counted[name]["gmacs"][counter] == pytest.approx(gmacs, rel=1e-9)
+        assert counted[name]["params_m"] == pytest.approx(parameters(alone))
         x = alone(x)
 
 
@@ -97,19 +97,19 @@ def test_a_trunk_of_ours_has_the_stages_of_the_published_one():
     }
 
 
-def test_a_shared_trunk_counts_once_in_parameters_and_as_often_as_it_reads_in_macs():
+def test_a_shared_trunk_counts_once_in_parameters_and_for_every_input_in_macs():
     trunk = build_trunk("swin_nano", 64)
     model = Shared(trunk).eval()
-    views = {"whole": torch.zeros(1, 3, 64, 64), "pieces": torch.zeros(1, 3, 3, 64, 64)}
+    views = {"whole": torch.zeros(1, 3, 64, 64), "patches": torch.zeros(1, 3, 3, 64, 64)}
     report = complexity(model, views, OPERATOR_COUNTERS)
     assert report["params_m"] == pytest.approx(parameters(trunk) + parameters(model.quality))
-    whole, pieces = report["branches"]["whole"], report["branches"]["pieces"]
-    for row, other in ((whole, pieces), (whole["stages"]["stage_3"], pieces["stages"]["stage_3"])):
+    whole, patches = report["branches"]["whole"], report["branches"]["patches"]
+    for row, other in ((whole, patches), (whole["stages"]["stage_3"], patches["stages"]["stage_3"])):
         assert other["gmacs"] == pytest.approx({name: 3 * gmacs for name, gmacs in row["gmacs"].items()})
         assert other["params_m"] == row["params_m"]
 
 
-def test_what_is_in_no_stage_is_the_rest():
+def test_what_belongs_to_no_stage_is_the_rest():
     class Trunk(nn.Module):
         num_features = 8
 
@@ -131,7 +131,7 @@ def test_what_is_in_no_stage_is_the_rest():
     assert rest["activations_mb"] == pytest.approx(8 * 4 / 1e6)
 
 
-def test_rows_that_differ_by_biases_say_so_and_others_do_not():
+def test_only_rows_where_the_counters_differ_name_the_operators():
     embedding = counted("swin_nano")["stages"]["patch_embedding"]  # 48 products and one bias an output
     assert embedding["difference_by_operator"] == pytest.approx({"aten.convolution": embedding["gmacs_of_biases"]})
     assert explained_by_biases(embedding)
