@@ -51,7 +51,7 @@ from utils.options import (
 )
 from utils.predictions import predictions_table, read_predictions
 from utils.progress import Tally
-from utils.reporting.comparison import compare, comparison_words
+from utils.reporting.comparison import compare, comparison_text
 from utils.reporting.figures import draw_scatter
 from utils.reporting.gallery import choose, make_gallery, thumbnails
 from utils.reporting.measures import (
@@ -223,7 +223,7 @@ def name_of_results(options: argparse.Namespace, loaded: LoadedModel | None) -> 
 def compare_files(options: argparse.Namespace, say: Callable) -> int:
     """Compare two files of predictions; return the exit code."""
     result = compare(*options.compare)
-    say(comparison_words(result, *options.compare))
+    say(comparison_text(result, *options.compare))
     if options.json:
         write_json(options.json, {"first": options.compare[0], "second": options.compare[1]} | result)
     return 0

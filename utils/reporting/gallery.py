@@ -20,7 +20,7 @@ from utils.distributed import default_workers
 from utils.inference import score_photographs
 from utils.loaded_model import LoadedModel
 from utils.progress import progress_bar
-from utils.reporting.maps import largest, paint, reference_words, relative_maps
+from utils.reporting.maps import colour_limit, paint, reference_text, relative_maps
 
 PER_SECTION = 10
 THUMBNAIL_SIDE, PHOTOGRAPH_SIDE = 160, 720  # pixels
@@ -139,7 +139,7 @@ def make_gallery(
     maps = {place: {name: grid[place] for name, grid in result.maps.items()} for place in usable}
     relative = {place: relative_maps(found, loaded.branch_means) for place, found in maps.items()}
     pooled = {f"{place} {name}": grid for place, found in relative.items() for name, grid in found.items()}
-    limit = largest(pooled) if pooled else 1.0
+    limit = colour_limit(pooled) if pooled else 1.0
     layers = {}
     for place in usable:
         image = decode_rgb(paths[rows[place]], spec.max_pixels)
@@ -156,7 +156,7 @@ def make_gallery(
             picture = data_uri(to_image(view))
             of_row.append(Layer(f"{name} view", picture, painted[name], points=points))
         layers[rows[place]] = of_row
-    return Gallery(layers, limit, reference_words(loaded.branch_means))
+    return Gallery(layers, limit, reference_text(loaded.branch_means))
 
 
 def data_uri(picture: np.ndarray, quality: int = 80) -> str:

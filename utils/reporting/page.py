@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from data.files import replace_file
 from utils.metrics import MEASURES
 from utils.reporting.gallery import SECTIONS, Gallery
-from utils.reporting.maps import WORDS
+from utils.reporting.maps import CAPTION
 from utils.reporting.measures import protocol_words
 
 # columns of numbers, and what stands above them; beside these, points_<view>
@@ -86,7 +86,7 @@ def write_html_report(
         curve=_curve(table),
         sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
         gallery=gallery,
-        map_words=WORDS,
+        map_caption=CAPTION,
         facts=facts,
     )
     with replace_file(path) as unfinished:

@@ -9,8 +9,7 @@ from scipy import stats
 
 import test as test_entry
 from utils.errors import EXIT_UNUSABLE_INPUT, RunError
-from utils.predictions import read_predictions
-from utils.reporting.comparison import compare, comparison_words
+from utils.reporting.comparison import compare, comparison_text
 
 
 @pytest.fixture
@@ -94,7 +93,7 @@ def test_without_a_mapping_plcc_is_of_scores_and_that_is_said(table, tmp_path):
     result = compare(*paths, resamples=50)
     assert result["plcc_of"] == "score"
     assert result["PLCC"]["first"] == pytest.approx(stats.pearsonr(table["score"], table["mos"]).statistic)
-    assert "no mapped quality" in comparison_words(result, *paths)
+    assert "no mapped quality" in comparison_text(result, *paths)
 
 
 def test_constant_scores_have_no_correlation_to_compare(table, tmp_path):
@@ -110,30 +109,6 @@ def test_other_images_or_opinions_are_refused_by_name(table, tmp_path):
     moved = table.assign(mos=table["mos"].where(table["image"] != "004.jpg", 0.1234))
     with pytest.raises(RunError, match=r"004\.jpg.*0\.1234"):
         compare(*write(tmp_path, a=table, b=moved))
-
-
-UNUSABLE = {
-    "missing": (None, "No such file"),
-    "empty": ("", "cannot be read"),
-    "binary": (b"\xff\xfe\x00\x00\x9f", "cannot be read"),
-    "other columns": ("a,b\n1,2\n", "no column image, mos, score"),
-    "no number": ("image,mos,score\nx.jpg,0.5,good\n", "line 2"),
-    "infinite": ("image,mos,score\nx.jpg,0.5,1\ny.jpg,0.5,inf\n", "line 3"),
-    "twice": ("image,mos,score\nx.jpg,0.5,1\nx.jpg,0.5,1\n", "x.jpg stands there more than once"),
-    "no rows": ("image,mos,score\n", "holds no predictions"),
-}
-
-
-@pytest.mark.parametrize("name", UNUSABLE)
-def test_a_file_that_is_no_predictions_is_one_clear_error(name, tmp_path):
-    content, words = UNUSABLE[name]
-    path = tmp_path / "p.csv"
-    if content is not None:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(RunError, match=words) as raised:
-        read_predictions(path)
-    assert str(path) in str(raised.value)
-    assert "\n" not in str(raised.value)
 
 
 def test_the_command_prints_and_writes_the_comparison(table, tmp_path, capsys):
