@@ -62,8 +62,8 @@ def test_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibration",
         metavar="FILE",
-        help="a released calibration (UIQA.npy) to use instead of the checkpoint's; a .npy beside a state dict is used "
-        "by default",
+        help="a released calibration (UIQA.npy) that replaces the checkpoint's (default for a state dict: the .npy "
+        "beside it)",
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="the split to score")
     parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images per forward pass")
@@ -80,8 +80,8 @@ def test_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--predictions",
         metavar="CSV",
-        help="measure and report the scores in this file, written by an earlier run, instead of scoring; the report has "
-        "photographs with --checkpoint or --database_dir, and their views and maps with --checkpoint",
+        help="measure and report the scores in this file, written by an earlier run, instead of scoring; the report "
+        "shows photographs with --checkpoint or --database_dir, and their views and maps with --checkpoint",
     )
     parser.add_argument(
         "--compare",

@@ -100,38 +100,34 @@ def write_html_report(
     """
     if is_mapped(table):
         table = table.assign(error=table["quality"] - table["mos"])
-    groups = table[report["groups"]["column"]] if report["groups"] else [None] * len(table)
     columns = [name for name in table if (name in HEADINGS or name.startswith("points_")) and table[name].notna().any()]
+    groups = table[report["groups"]["column"]] if report["groups"] else [None] * len(table)
+    rows = zip(table["image"], groups, table[columns].to_numpy(float), thumbnails, strict=True)
     images = [
         {
             "name": name,
             "group": None if pd.isna(group) else str(group),
-            "values": [_finite(value) for value in values],
+            "values": _finite(values),
             "thumbnail": thumbnail,
         }
-        for name, group, values, thumbnail in zip(
-            table["image"], groups, table[columns].to_numpy(float), thumbnails, strict=True
-        )
+        for name, group, values, thumbnail in rows
     ]
-    page = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            nonce=secrets.token_urlsafe(16),
-            plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
-            report=report,
-            measures=MEASURES,
-            protocols=protocol_notes(report),
-            headline="val_fitted" if report["val_fitted"] else "raw",
-            columns=columns,
-            headings={name: HEADINGS.get(name, f"points: {name.removeprefix('points_')}") for name in columns},
-            images=images,
-            curve=_curve(table),
-            sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
-            gallery=gallery,
-            map_caption=CAPTION,
-            details=details,
-        )
+    template = _environment().get_template("report.html")
+    page = template.render(
+        nonce=secrets.token_urlsafe(16),
+        plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
+        report=report,
+        measures=MEASURES,
+        protocols=protocol_notes(report),
+        headline="val_fitted" if report["val_fitted"] else "raw",
+        columns=columns,
+        headings={name: HEADINGS.get(name, f"points: {name.removeprefix('points_')}") for name in columns},
+        images=images,
+        curve=_curve(table),
+        sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
+        gallery=gallery,
+        map_caption=CAPTION,
+        details=details,
     )
     with replace_file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
@@ -155,9 +151,9 @@ def _curve(table: pd.DataFrame) -> list[list[float]] | None:
     return None if mapped.empty else [mapped["score"].tolist(), mapped["quality"].tolist()]
 
 
-def _finite(number: float) -> float | None:
-    """Return a number for JSON, which has no NaN."""
-    return round(float(number), 6) if math.isfinite(number) else None
+def _finite(values: np.ndarray) -> list[float | None]:
+    """Return numbers for JSON, which has no NaN."""
+    return [round(value, 6) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _number(value: float | None, digits: int = 3) -> str:
