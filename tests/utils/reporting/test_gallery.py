@@ -3,6 +3,7 @@
 import base64
 import importlib
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -12,7 +13,10 @@ import torch
 from PIL import Image
 
 from utils.checkpoint import load_model
+from utils.inference import score_photographs
 from utils.reporting.gallery import PER_SECTION, THUMBNAIL_SIDE, data_uri, make_gallery, select_rows, thumbnails
+
+SCORE = partial(score_photographs, device=torch.device("cpu"), batch_size=2)
 
 
 def decoded(uri: str) -> Image.Image:
@@ -67,7 +71,7 @@ def test_a_card_has_the_photograph_and_each_view_with_its_map(trained, draws, tm
     paths = dict(enumerate(sorted(map(str, (trained.dataset / "test").iterdir()))[:3]))
     (tmp_path / "text.jpg").write_text("no photograph")
     paths[3] = str(tmp_path / "text.jpg")
-    gallery = make_gallery({row: paths[row] for row in (2, 3, 0)}, loaded, torch.device("cpu"), 8, 0, draws)
+    gallery = make_gallery({row: paths[row] for row in (2, 3, 0)}, loaded, draws, SCORE)
     assert sorted(gallery.layers) == [0, 2]
     layers = gallery.layers[2]
     assert [layer.name for layer in layers] == ["photograph", "aesthetic view", "distortion view", "salient view"]
@@ -77,7 +81,7 @@ def test_a_card_has_the_photograph_and_each_view_with_its_map(trained, draws, tm
     assert layers[0].map == layers[2].map
     assert layers[0].points is None
     assert "validation" in gallery.reference
-    without = make_gallery({0: paths[0]}, replace(loaded, branch_means=None), torch.device("cpu"), 8, 0)
+    without = make_gallery({0: paths[0]}, replace(loaded, branch_means=None), 1, SCORE)
     assert "mean of each view" in without.reference
 
 
@@ -92,13 +96,13 @@ def test_each_photograph_is_decoded_once_and_cut_once(trained, workers, monkeypa
     counted("utils.reporting.gallery", "decode_rgb")
     counted("data.datasets", "make_views")
     paths = dict(enumerate(sorted(map(str, (trained.dataset / "test").iterdir()))[:3]))
-    gallery = make_gallery(paths, load_model(trained.best), torch.device("cpu"), 2, workers)
+    gallery = make_gallery(paths, load_model(trained.best), 1, partial(SCORE, num_workers=workers))
     assert sorted(gallery.layers) == [0, 1, 2]
     assert sorted(calls) == ["decode_rgb"] * 3 + ["make_views"] * 3
 
 
 def test_a_gallery_without_a_usable_photograph_has_no_cards(trained, tmp_path):
-    gallery = make_gallery({5: str(tmp_path / "absent.jpg")}, load_model(trained.best), torch.device("cpu"), 8, 0)
+    gallery = make_gallery({5: str(tmp_path / "absent.jpg")}, load_model(trained.best), 1, SCORE)
     assert gallery.layers == {}
     assert gallery.limit > 0
 
