@@ -72,11 +72,6 @@ def test_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--group_by", metavar="COLUMN", help="also measure within each group: a column of the label file (e.g. subset)"
     )
-    add_flag(
-        parser,
-        "--report",
-        "write DIR/<run>/report_<split>.html, a page that opens offline, and the scatter plot as PDF and PNG",
-    )
     parser.add_argument(
         "--predictions",
         metavar="CSV",
@@ -89,6 +84,23 @@ def test_parser() -> argparse.ArgumentParser:
         metavar=("A.csv", "B.csv"),
         help="only test whether two prediction files for the same images differ by more than chance; this compares two "
         "checkpoints, not two methods (the variation between training seeds is not included)",
+    )
+    add_result_options(parser)
+    add_data_options(parser)
+    add_max_pixels(parser)
+    add_compute_options(parser)
+    add_compile(parser)
+    # Data options that are not given are taken from the checkpoint, so that a random split is the one of training.
+    parser.set_defaults(**dict.fromkeys(DATA_OPTIONS))
+    return parser
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is written, and where."""
+    add_flag(
+        parser,
+        "--report",
+        "write DIR/<run>/report_<split>.html, a page that opens offline, and the scatter plot as PDF and PNG",
     )
     parser.add_argument(
         "--run",
@@ -103,13 +115,6 @@ def test_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="also write the measures here; - for standard output, nothing else on it",
     )
-    add_data_options(parser)
-    add_max_pixels(parser)
-    add_compute_options(parser)
-    add_compile(parser)
-    # Data options that are not given are taken from the checkpoint, so that a random split is the one of training.
-    parser.set_defaults(**dict.fromkeys(DATA_OPTIONS))
-    return parser
 
 
 @entry_point

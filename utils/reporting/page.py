@@ -102,16 +102,12 @@ def write_html_report(
         table = table.assign(error=table["quality"] - table["mos"])
     columns = [name for name in table if (name in HEADINGS or name.startswith("points_")) and table[name].notna().any()]
     groups = table[report["groups"]["column"]] if report["groups"] else [None] * len(table)
-    rows = zip(table["image"], groups, table[columns].to_numpy(float), thumbnails, strict=True)
-    images = [
-        {
-            "name": name,
-            "group": None if pd.isna(group) else str(group),
-            "values": _finite(values),
-            "thumbnail": thumbnail,
-        }
-        for name, group, values, thumbnail in rows
-    ]
+    images = {
+        "name": table["image"],
+        "group": [None if pd.isna(group) else str(group) for group in groups],
+        "values": [_finite(values) for values in table[columns].to_numpy(float)],
+        "thumbnail": thumbnails,
+    }
     template = _environment().get_template("report.html")
     page = template.render(
         nonce=secrets.token_urlsafe(16),
@@ -122,7 +118,7 @@ def write_html_report(
         headline="val_fitted" if report["val_fitted"] else "raw",
         columns=columns,
         headings={name: HEADINGS.get(name, f"points: {name.removeprefix('points_')}") for name in columns},
-        images=images,
+        images=[dict(zip(images, row, strict=True)) for row in zip(*images.values(), strict=True)],
         curve=_curve(table),
         sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
         gallery=gallery,
