@@ -21,15 +21,15 @@ from utils.calibration import Calibration
 from utils.checkpoint import load_model
 from utils.command_line import (
     entry_point,
+    integer,
     make_folder,
     make_parser,
     output_file,
     parse_options,
     table_file,
     usage_errors,
-    whole_number,
 )
-from utils.distributed import processes, rank, select_device
+from utils.distributed import process_group, rank, select_device
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.export.onnx_runtime import load_onnx
 from utils.inference import ScoredBatch, collect_scores, score_batches
@@ -71,7 +71,7 @@ def predict_parser() -> argparse.ArgumentParser:
     add_fragment_draws(parser)
     parser.add_argument(
         "--batch_size",
-        type=whole_number(1),
+        type=integer(1),
         default=8,
         metavar="N",
         help=f"images per forward pass; with --views or --map at most {DRAWN_BATCH}",
@@ -101,7 +101,7 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         # onnxruntime takes views from the CPU and moves them to --device itself.
         device = select_device("cpu" if options.onnx else options.device)
-    with processes(device):
+    with process_group(device):
         loaded = load(parser, options)
         return predict(options, loaded, paths, pictures, device)
 
@@ -154,7 +154,7 @@ def predict(
         )
     if options.json != "-":
         print(table(rows))
-        print(f"{len(paths)} images: {scores.tally.words()}", file=sys.stderr)
+        print(f"{len(paths)} images: {scores.tally.summary()}", file=sys.stderr)
     for message in errors.values():
         print(f"failed: {message}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if errors else 0

@@ -20,15 +20,15 @@ from utils.checkpoint import load_model
 from utils.command_line import (
     add_flag,
     entry_point,
+    file_name,
+    integer,
     make_folder,
     make_parser,
     output_file,
     parse_options,
-    plain_name,
     usage_errors,
-    whole_number,
 )
-from utils.distributed import processes, rank, select_device
+from utils.distributed import process_group, rank, select_device
 from utils.environment import environment
 from utils.errors import EXIT_FAILED_IMAGES
 from utils.inference import score_photographs
@@ -41,7 +41,7 @@ from utils.options import (
     add_fragment_draws,
     add_max_pixels,
     check_fragment_draws,
-    table_of,
+    load_labels,
     take_data_options,
 )
 from utils.progress import Tally
@@ -66,7 +66,7 @@ def test_parser() -> argparse.ArgumentParser:
         "beside it)",
     )
     parser.add_argument("--split", choices=SPLITS, default="test", help="the split to score")
-    parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images per forward pass")
+    parser.add_argument("--batch_size", type=integer(1), default=8, metavar="N", help="images per forward pass")
     add_fragment_draws(parser)
     add_flag(parser, "--controls", "also measure an untrained model, and the file size used as the score")
     parser.add_argument(
@@ -104,7 +104,7 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--run",
-        type=plain_name,
+        type=file_name,
         metavar="NAME",
         help="name of the results (default: the run that trained the model, or in whose folder the predictions are)",
     )
@@ -134,7 +134,7 @@ def main(args: list[str] | None = None) -> int:
         parser.error("--controls scores photographs; leave out --predictions")
     with usage_errors(parser):
         device = select_device(options.device)
-    with processes(device):
+    with process_group(device):
         loaded, labels, folder = set_up(parser, options, device, say)
         score = partial(
             score_photographs, device=device, batch_size=options.batch_size, num_workers=options.num_workers
@@ -174,7 +174,7 @@ def set_up(
     if loaded and options.compile:
         loaded.model.compile_trunks()
     take_data_options(options, loaded.options if loaded else {})
-    labels = table_of(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
+    labels = load_labels(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
     for note in labels.notes if labels and rank() == 0 else ():
         say(f"Note: {note}")
     if options.group_by and not options.predictions:
@@ -231,7 +231,7 @@ def write_measures(report: dict, tally: Tally | None, folder: Path, json_path: s
         split = report["split"]
         path = folder / f"test_{split}.json"
         write_json(path, report)
-        say(f"\nScored {report['n'] + len(report['failures'])} images: {tally.words()}")
+        say(f"\nScored {report['n'] + len(report['failures'])} images: {tally.summary()}")
         say(f"Predictions: {folder / f'predictions_{split}.csv'}; measures: {path}")
     if json_path:
         write_json(json_path, report)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from data.datasets import collate_photographs
 from models.uiqa import QualityModel
-from utils.distributed import HostCopy, gather_objects, rank, unwrap, world_size
+from utils.distributed import HostCopy, all_gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
 
 
@@ -171,7 +171,7 @@ def collect_scores(
             tally.add(images, batch.waited)
             bar.update(images)
     if distributed:
-        parts = [part for parts_of_rank in gather_objects(parts) for part in parts_of_rank]
+        parts = [part for parts_of_rank in all_gather_objects(parts) for part in parts_of_rank]
         tally.images = count
     tally.stop()
     columns = ["score", "draw_sd", *(f"points_{name}" for name in view_names)]

@@ -18,7 +18,7 @@ from utils.bulk.ray_cluster import cluster, import_ray, last_line
 from utils.bulk.ray_workers import Scorer, cut_photographs
 from utils.bulk.score_folder import ScoreFolder, file_sha256
 from utils.checkpoint import load_model
-from utils.command_line import usage_errors, whole_number
+from utils.command_line import integer, usage_errors
 from utils.environment import environment
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.loaded_model import LoadedModel
@@ -43,7 +43,7 @@ def add_ray_options(parser) -> None:
         "--out", metavar="DIR", help="folder for scores/ and failures/ in Parquet; the same command resumes the job"
     )
     group.add_argument(
-        "--ray_actors", type=whole_number(1), metavar="N", help="model processes (default: one per GPU, else per core)"
+        "--ray_actors", type=integer(1), metavar="N", help="model processes (default: one per GPU, else per core)"
     )
     group.add_argument(
         "--ray_address", metavar="HOST:PORT", help="the cluster, or local (default: RAY_ADDRESS, else local)"

@@ -9,13 +9,12 @@ from contextlib import redirect_stdout
 from functools import partial
 
 import torch
+from models.linear import ONEDNN
 from ptflops import get_model_complexity_info
 from ptflops.aten_engine import FlopCounterMode as PtflopsCounterMode
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-
-from models.linear import ONEDNN
 
 COUNTERS = {
     "ptflops_aten": "ptflops, aten backend: operators, attention included",
