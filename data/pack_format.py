@@ -120,13 +120,13 @@ def partial_folder(folder: str | os.PathLike) -> Path:
     return folder.with_name(folder.name + ".partial")
 
 
-def file_stamp(path: str | os.PathLike) -> tuple[int, int]:
+def file_stat(path: str | os.PathLike) -> tuple[int, int]:
     """Return a file's size in bytes and its modification time in nanoseconds, which show whether it has changed."""
     stat = os.stat(path)
     return stat.st_size, stat.st_mtime_ns
 
 
-def read_state(folder: Path) -> tuple[dict | None, dict[Record, int]]:
+def read_pack(folder: Path) -> tuple[dict | None, dict[Record, int]]:
     """Return the settings of a pack, finished or not, and the checksum of each record; None and {} if there is none.
 
     Raises:

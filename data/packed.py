@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data.files import listing
-from data.pack_format import MANIFEST, VIEWS, PackError, PackPlan, file_stamp, partial_folder, read_state
+from data.pack_format import MANIFEST, VIEWS, PackError, PackPlan, file_stat, partial_folder, read_pack
 from data.views import ALL_VIEW_NAMES, ViewSpec, copy_view, crop_aesthetic
 
 
@@ -40,9 +40,9 @@ class PackedViews:
         remedy = f"Make it with: python prepare.py pack --out {self.folder} and the options of this run"
         if not self.folder.is_dir():
             is_partial = partial_folder(folder).is_dir()
-            cause = "is unfinished; running prepare.py pack again completes it" if is_partial else "does not exist"
+            cause = "is unfinished; running prepare.py pack again completes it" if is_partial else "is not there"
             raise PackError(f"pack {self.folder} {cause}. {remedy}")
-        settings, checksums = read_state(self.folder)
+        settings, checksums = read_pack(self.folder)
         if settings is None:
             raise PackError(f"{self.folder} is not a pack: it has no {MANIFEST}. {remedy}")
         packed_views = tuple(name for name in ALL_VIEW_NAMES if name in settings["view_spec"].get("views", ()))
@@ -61,7 +61,7 @@ class PackedViews:
             record = self._records.get(int(sample))
             if record is None or (record.image, record.split) != (image, split):
                 missing.append(image)
-            elif record.source != (image, *file_stamp(path)):
+            elif record.source != (image, *file_stat(path)):
                 changed.append(image)
         for images, problem in ((missing, "are not in it, or in another split"), (changed, "have changed since")):
             if images:

@@ -20,17 +20,7 @@ from data.decode import ImageError, decode_rgb, image_size
 from data.files import listing, write_text
 from data.fragments import sample_fragments
 from data.layout import to_image
-from data.pack_format import (
-    JOURNAL,
-    MANIFEST,
-    VIEWS,
-    PackError,
-    PackPlan,
-    Record,
-    file_stamp,
-    partial_folder,
-    read_state,
-)
+from data.pack_format import JOURNAL, MANIFEST, VIEWS, PackError, PackPlan, Record, file_stat, partial_folder, read_pack
 from data.patches import N_PATCHES, count_patches
 from data.seeding import Purpose, derive_generator
 from data.views import ViewSpec, crop_patches, crop_salient, resize_short_side, short_side_shape
@@ -55,7 +45,7 @@ def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) 
         except ImageError as error:
             faults.append(str(error))
             continue
-        records.append(Record(image, split, int(sample), *file_stamp(path), offset, *shape))
+        records.append(Record(image, split, int(sample), *file_stat(path), offset, *shape))
         offset += records[-1].size(spec)
     if faults:
         raise PackError(
@@ -163,7 +153,7 @@ class UnfinishedPack:
 
     def _intact_records(self) -> dict[int, int]:
         """Return the checksums of the records that are in the file and intact, by index in the plan."""
-        settings, checksums = read_state(self._source)
+        settings, checksums = read_pack(self._source)
         if settings is None:
             if self.exists and any(self.folder.iterdir()):
                 raise PackError(f"{self.folder} exists and is not a pack: choose another --out")

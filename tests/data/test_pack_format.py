@@ -6,7 +6,7 @@ from math import prod
 
 import pytest
 
-from data.pack_format import JOURNAL, MANIFEST, PackError, PackPlan, Record, file_stamp, partial_folder, read_state
+from data.pack_format import JOURNAL, MANIFEST, PackError, PackPlan, Record, file_stat, partial_folder, read_pack
 from data.views import ViewSpec
 
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=4, patch_size=16, salient_patch_dimension=80)
@@ -47,16 +47,16 @@ def test_settings_survive_json():
 
 
 def test_a_folder_without_manifest_and_journal_has_no_state(tmp_path):
-    assert read_state(tmp_path) == (None, {})
-    assert read_state(tmp_path / "missing") == (None, {})
+    assert read_pack(tmp_path) == (None, {})
+    assert read_pack(tmp_path / "missing") == (None, {})
 
 
 def test_manifest_and_journal_give_the_same_settings_and_checksums(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(PLAN.settings | {"bytes": PLAN.size, "records": ENTRIES}))
-    from_manifest = read_state(tmp_path)
+    from_manifest = read_pack(tmp_path)
     assert from_manifest == (PLAN.settings, CHECKSUMS)
     write_journal(tmp_path, "".join(json.dumps(line) + "\n" for line in [PLAN.settings, *ENTRIES]))
-    assert read_state(tmp_path) == from_manifest
+    assert read_pack(tmp_path) == from_manifest
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
@@ -65,7 +65,7 @@ def test_an_incomplete_last_line_of_a_journal_is_ignored(tmp_path, kept):
     for complete in range(len(lines)):
         part = lines[complete][: int(kept * len(lines[complete]))]
         write_journal(tmp_path, "".join(line + "\n" for line in lines[:complete]) + part)
-        settings, checksums = read_state(tmp_path)
+        settings, checksums = read_pack(tmp_path)
         assert settings == (PLAN.settings if complete else None)
         assert list(checksums) == list(RECORDS[: max(0, complete - 1)])
 
@@ -74,19 +74,19 @@ def test_an_incomplete_last_line_of_a_journal_is_ignored(tmp_path, kept):
 def test_a_damaged_manifest_is_an_error_that_names_file_and_remedy(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(PackError, match=f"{MANIFEST} is damaged .*--overwrite"):
-        read_state(tmp_path)
+        read_pack(tmp_path)
 
 
 @pytest.mark.parametrize("entry", [{}, {"record": {}}, {"record": asdict(RECORDS[0])}, {"record": {"color": 1}}, 5])
 def test_a_damaged_entry_is_an_error_that_names_file_and_remedy(tmp_path, entry):
     (tmp_path / MANIFEST).write_text(json.dumps(PLAN.settings | {"records": [entry]}))
     with pytest.raises(PackError, match=f"{MANIFEST} is damaged .*--overwrite"):
-        read_state(tmp_path)
+        read_pack(tmp_path)
 
 
 def test_entries_of_another_version_are_not_read_but_its_settings_are(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(PLAN.settings | {"version": 2, "records": [{"color": 1}]}))
-    settings, checksums = read_state(tmp_path)
+    settings, checksums = read_pack(tmp_path)
     assert PLAN.differences(settings) == "version is 2, here 1"
     assert checksums == {}
 
@@ -95,11 +95,11 @@ def test_an_unfinished_pack_lies_beside_the_finished_one(tmp_path):
     assert partial_folder(tmp_path / "pack") == tmp_path / "pack.partial"
 
 
-def test_a_files_stamp_changes_with_its_content(tmp_path):
+def test_size_and_time_change_with_the_content(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"1")
-    before = file_stamp(path)
+    before = file_stat(path)
     assert before[0] == 1
-    assert file_stamp(path) == before
+    assert file_stat(path) == before
     path.write_bytes(b"12")
-    assert file_stamp(path) != before
+    assert file_stat(path) != before

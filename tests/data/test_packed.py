@@ -205,7 +205,7 @@ def test_a_photograph_that_has_changed_is_named(folder, rows):
 
 
 def test_the_message_distinguishes_no_pack_an_unfinished_pack_and_another_folder(rows, tmp_path):
-    assert "does not exist" in refused(tmp_path / "none", rows)
+    assert "is not there" in refused(tmp_path / "none", rows)
     partial_folder(tmp_path / "none").mkdir()
     assert "unfinished" in refused(tmp_path / "none", rows)
     (tmp_path / "empty").mkdir()
