@@ -79,12 +79,14 @@ class Checkpoints:
         from data.views import ViewSpec, make_views
         from models import build_model
         from utils.calibration import Calibration
-        from utils.checkpoint import CheckpointError, load_model, save_checkpoint
+        from utils.checkpoint import load_model
+        from utils.errors import CheckpointError
+        from utils.weights_file import write_weights_file
 
         torch.set_num_threads(1)
         torch.manual_seed(0)
         self.refusal, self.too_long, self.load, self.views = CheckpointError, ImageError, load_model, make_views
-        self.folder, self.save = folder, save_checkpoint
+        self.folder, self.save = folder, write_weights_file
         spec = ViewSpec(resize=72, crop_size=64, views=("aesthetic",))
         self.model = build_model("SwinT", backbone="timm:test_resnet", view_sizes=spec.view_sizes).eval()
         self.fields = {
