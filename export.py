@@ -3,26 +3,26 @@
     python export.py ckpts/demo/best.pth --format onnx
     python predict.py --onnx ckpts/demo/best.onnx photo.jpg
 
-An ONNX file needs nothing beside it. A program in any language that has an ONNX runtime scores with it so:
+An ONNX file is complete in itself. A program in any language with an ONNX runtime can score with it:
 
-- Inputs: the model's views by name, `aesthetic`, `distortion` and `salient` or whichever it reads; uint8, (B, 3, S, S),
-  RGB, not normalised. B, any number of photographs, is the same for all. The metadata entry `view_spec` (JSON) says how
-  views are cut and how large they are; `data/views.py` is the reference. The places of the mini-patches are drawn by
-  numpy's generator: with others a score differs by its sampling error, which `predict.py --fragment_draws` tells.
+- Inputs: the views that the model reads, named `aesthetic`, `distortion` and `salient`: uint8, (B, 3, S, S), RGB, not
+  normalised, with the same number of photographs B in each. The metadata entry `view_spec` (JSON) holds their sizes and
+  how they are cut; `data/views.py` is the reference. numpy's generator draws the positions of the mini-patches. With
+  positions from another generator, a score differs by its sampling error, which `predict.py --fragment_draws` reports.
 - Outputs, all float32: `score` (B,), on the data set's scale, higher is better; `bias`, a scalar; and for each view
-  `map_<view>` (B, h, w), the points that every place adds: `score` is `bias` plus the mean of each map.
-- Metadata: `format` is "uiqa-onnx"; `version`, `model`, `view_spec`, `calibration` and `branch_means` are JSON. With
-  the four `parameters` (upper, lower, middle, width) of the calibration, `quality = lower + (upper - lower) / (1 +
-  exp(-(score - middle) / |width|))` is on the MOS scale; without (null), scores stay as they are. `branch_means` is
-  what each view adds to validation photographs' scores on average.
+  `map_<view>` (B, h, w), the points that each place adds. `score` equals `bias` plus the mean of each map.
+- Metadata: `format` is "uiqa-onnx"; `version`, `model`, `view_spec`, `calibration` and `branch_means` are JSON.
+  `calibration` has four `parameters` (upper, lower, middle, width), and `quality = lower + (upper - lower) / (1 +
+  exp(-(score - middle) / |width|))` is on the MOS scale; if `calibration` or its `parameters` are null, the scores have
+  no mapping. `branch_means` is what each view adds to the scores of the validation photographs on average, or null.
 
-In Python, with nothing but numpy and onnxruntime:
+In Python, with only numpy and onnxruntime:
 
     session = onnxruntime.InferenceSession("best.onnx")
     score, = session.run(["score"], {"aesthetic": aesthetic, "distortion": distortion, "salient": salient})
 
-A safetensors file has the state dict, and in its header the same metadata ("uiqa-checkpoint"). It takes a checkpoint's
-place everywhere here: `predict.py --checkpoint best.safetensors`.
+A safetensors file holds the state dict and, in its header, the same metadata with the format "uiqa-checkpoint". It can
+replace the checkpoint everywhere in this project: `predict.py --checkpoint best.safetensors`.
 """
 
 import argparse
@@ -35,44 +35,42 @@ from utils.errors import RunError
 from utils.export.onnx_graph import CHECKED_BATCHES, export_onnx, export_safetensors
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
-SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors"}
-
 
 def export_parser() -> argparse.ArgumentParser:
     """Return the parser of export.py."""
     parser = make_parser(
         "Write a checkpoint as an ONNX graph, for predict.py --onnx and for programs without torch, or as safetensors. "
         "An ONNX graph takes the views as uint8, (B, 3, S, S), under their names (aesthetic, distortion, salient), and "
-        "gives float32: score (B,), bias (a scalar), and map_<view> (B, h, w) for each view, with score = bias + the "
-        "sum of the maps' means. Its metadata have view_spec, calibration and branch_means as JSON; the head of "
-        "export.py says how to score with it in any language.",
+        "returns float32: score (B,), bias (a scalar), and map_<view> (B, h, w) for each view, with score = bias + the "
+        "sum of the maps' means. Its metadata hold view_spec, calibration and branch_means as JSON; the docstring of "
+        "export.py explains how to score with it in any language.",
         prog="export.py",
         epilog=WHERE_TO_GET_WEIGHTS,
     )
     parser.add_argument("checkpoint", metavar="CKPT", help="one of ours, or a released state dict such as UIQA.pth")
     parser.add_argument(
         "--format",
-        choices=list(SUFFIXES),
+        choices=("onnx", "safetensors"),
         required=True,
-        help="onnx: the network, checked against PyTorch (needs requirements-export.txt); safetensors: the weights",
+        help="onnx: the network, compared with PyTorch (needs requirements-export.txt); safetensors: the weights",
     )
     parser.add_argument(
-        "--out", type=output_file, metavar="FILE", help="write here; if not given, beside the checkpoint, by its name"
+        "--out", type=output_file, metavar="FILE", help="the file to write (default: beside the checkpoint)"
     )
     return parser
 
 
 @entry_point
 def main(args: list[str] | None = None) -> int:
-    """Export as the command line says; return the exit code."""
+    """Run export.py with these arguments; return the exit code."""
     parser = export_parser()
     options = parse_options(parser, args)
-    suffix = SUFFIXES[options.format]
+    suffix = f".{options.format}"
     out = Path(options.out or Path(options.checkpoint).with_suffix(suffix))
     if out.suffix != suffix:
-        raise RunError(f"{out}: a file of this format is known by its suffix: call it {out.with_suffix(suffix)}")
+        raise RunError(f"{out}: files of this format need the suffix {suffix}: write {out.with_suffix(suffix)}")
     if out.resolve() == Path(options.checkpoint).resolve():
-        raise RunError(f"{out}: is the checkpoint itself; give another file with --out")
+        raise RunError(f"{out} is the checkpoint itself; give another file with --out")
     with usage_errors(parser):
         loaded = load_model(options.checkpoint)
     agreement = ""

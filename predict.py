@@ -1,12 +1,11 @@
-"""Score photographs of your own.
+"""Score your own photographs.
 
 python predict.py --checkpoint ckpts/demo/best.pth photo.jpg holiday/ 'scans/*.tif' --csv scores.csv
 """
 
 import argparse
-import glob
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -15,43 +14,39 @@ import pandas as pd
 import torch
 
 from data.datasets import PhotographDataset
-from data.decode import EXTENSIONS, decode_rgb
-from data.files import natural_order, write_csv, write_json
-from data.views import ViewSpec
-from utils.bulk.ray_job import add_ray_options, score_with_ray, wants_ray
+from data.files import write_csv, write_json
+from utils.bulk.images import find_images
+from utils.bulk.ray_job import add_ray_options, check_ray_options, score_with_ray
+from utils.calibration import Calibration
 from utils.checkpoint import load_model
 from utils.command_line import (
     entry_point,
+    integer,
     make_folder,
     make_parser,
     output_file,
     parse_options,
     table_file,
     usage_errors,
-    whole_number,
 )
-from utils.distributed import processes, rank, select_device
+from utils.distributed import process_group, rank, select_device
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.export.onnx_runtime import load_onnx
-from utils.inference import Scores, score_photographs
-from utils.options import (
-    add_compile,
-    add_compute_options,
-    add_fragment_draws,
-    add_max_pixels,
-    check_fragment_draws,
-)
+from utils.inference import ScoredBatch, collect_scores, score_batches
+from utils.loaded_model import LoadedModel
+from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.predictions import predictions_table
-from utils.progress import progress_bar
 from utils.reporting.figures import draw_quality_map, draw_views
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
+
+DRAWN_BATCH = 2  # photographs per batch, and decoding workers, while drawing: each photograph is kept until it is drawn
 
 
 def predict_parser() -> argparse.ArgumentParser:
     """Return the parser of predict.py."""
     parser = make_parser(
-        "Score photographs: files, folders (with what is below them) and patterns, in any mix. Higher is better. Exit "
-        f"code {EXIT_FAILED_IMAGES} if an image could not be scored; the others are.",
+        "Score photographs: any mix of files, folders (with their subfolders) and patterns. Higher is better. The exit "
+        f"code is {EXIT_FAILED_IMAGES} if an image could not be scored; the others are scored all the same.",
         prog="predict.py",
         epilog=WHERE_TO_GET_WEIGHTS,
     )
@@ -63,31 +58,24 @@ def predict_parser() -> argparse.ArgumentParser:
     network.add_argument(
         "--onnx",
         metavar="FILE",
-        help="a network that export.py wrote, which onnxruntime runs, in place of a checkpoint; with --fragment_draws "
-        "all of it runs for every draw",
+        help="instead of a checkpoint, a network from export.py, run by onnxruntime; with --fragment_draws the whole "
+        "network runs once per draw",
     )
     parser.add_argument(
-        "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) in place of the checkpoint's"
+        "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) instead of the checkpoint's"
     )
-    parser.add_argument(
-        "--csv",
-        type=table_file,
-        metavar="FILE",
-        help="write the scores here: image, score, quality, points of each view, error",
-    )
-    parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="write the scores here; - for standard output, alone on it"
-    )
-    parser.add_argument(
-        "--views", metavar="DIR", help="draw what the network sees of each photograph, as DIR/<name>_views.png"
-    )
-    parser.add_argument(
-        "--map",
-        metavar="DIR",
-        help="draw where each photograph gains and loses quality, the quality map, as DIR/<name>_map.png",
-    )
+    parser.add_argument("--csv", type=table_file, metavar="FILE", help="table of image, score, quality, points, error")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="the same as JSON; - for standard output")
+    parser.add_argument("--views", metavar="DIR", help="draw the views of each photograph as DIR/<name>_views.png")
+    parser.add_argument("--map", metavar="DIR", help="draw the quality map of each photograph as DIR/<name>_map.png")
     add_fragment_draws(parser)
-    parser.add_argument("--batch_size", type=whole_number(1), default=8, metavar="N", help="images a forward pass")
+    parser.add_argument(
+        "--batch_size",
+        type=integer(1),
+        default=8,
+        metavar="N",
+        help=f"images per forward pass; with --views or --map at most {DRAWN_BATCH}",
+    )
     add_max_pixels(parser)
     add_compute_options(parser)
     add_compile(parser)
@@ -97,34 +85,29 @@ def predict_parser() -> argparse.ArgumentParser:
 
 @entry_point
 def main(args: list[str] | None = None) -> int:
-    """Score as the command line says; return the exit code."""
+    """Run predict.py with these arguments; return the exit code."""
     parser = predict_parser()
     options = parse_options(parser, args)
     if options.checkpoint is None and options.onnx is None:
-        raise RunError(f"which model? Give one with --checkpoint FILE or --onnx FILE. {WHERE_TO_GET_WEIGHTS}")
+        raise RunError(f"no model: give one with --checkpoint FILE or --onnx FILE. {WHERE_TO_GET_WEIGHTS}")
     if options.onnx and options.compile:
-        raise RunError(
-            "--compile: torch compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself"
-        )
-    if wants_ray(parser, options):
-        return score_with_ray(parser, options, find_images)
-    paths = list(dict.fromkeys(find_images(options.images)))
-    pictures = planned_pictures(paths, {"views": options.views, "map": options.map})
+        raise RunError("--compile compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself")
+    check_ray_options(parser, options)
+    images = find_images(options.images, lists=options.ray)
+    if options.ray:
+        return score_with_ray(parser, options, images)
+    paths = list(dict.fromkeys(images))
+    pictures = plan_pictures(paths, {"views": options.views, "map": options.map})
     with usage_errors(parser):
-        # onnxruntime takes the views from the CPU, and brings them to --device itself.
+        # onnxruntime takes views from the CPU and moves them to --device itself.
         device = select_device("cpu" if options.onnx else options.device)
-    with processes(device):
-        return predict(parser, options, paths, pictures, device)
+    with process_group(device):
+        loaded = load(parser, options)
+        return predict(options, loaded, paths, pictures, device)
 
 
-def predict(
-    parser: argparse.ArgumentParser,
-    options: argparse.Namespace,
-    paths: Sequence[str],
-    pictures: dict[str, list[Path]],
-    device: torch.device,
-) -> int:
-    """Score photographs and draw what was asked for; return the exit code. Of several processes the first writes."""
+def load(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LoadedModel:
+    """Load the checkpoint or ONNX file, and check that the options suit it."""
     with usage_errors(parser):
         if options.onnx:
             loaded = load_onnx(options.onnx, options.device, options.calibration)
@@ -136,21 +119,30 @@ def predict(
             raise ValueError("--views and --map draw the views of UIQA and SwinT; this model reads patches")
     if options.compile:
         loaded.model.compile_trunks()
-    spec = loaded.view_spec
+    return loaded
 
-    result = score_photographs(
-        loaded.model.to(device),
-        PhotographDataset(paths, spec, draws=options.fragment_draws),
-        device,
-        options.batch_size,
-        options.num_workers,
-        progress="scoring",
-        maps=bool(options.map),
-    )
-    errors = dict(result.failures)
+
+def predict(
+    options: argparse.Namespace,
+    loaded: LoadedModel,
+    paths: Sequence[str],
+    pictures: dict[str, list[Path]],
+    device: torch.device,
+) -> int:
+    """Score and draw photographs and report the scores; return the exit code."""
+    draws = options.fragment_draws
+    photographs = PhotographDataset(paths, loaded.view_spec, draws=draws, keep_image=bool(pictures))
+    limits = options.batch_size, options.num_workers
+    if pictures:
+        limits = tuple(min(limit, DRAWN_BATCH) for limit in limits)
+    batches = score_batches(loaded.model.to(device), photographs, device, *limits, maps=bool(options.map))
+    if pictures:
+        batches = draw_pictures(batches, paths, pictures, loaded, draws)
+    scores = collect_scores(batches, photographs, loaded.model.view_names, progress="scoring")
     if rank() > 0:
-        return 0  # torchrun stops all processes at the first that fails; the one that writes tells of failures
-    rows = pd.DataFrame({"image": paths}).join(predictions_table(result, loaded.calibration))
+        return 0  # torchrun stops every process as soon as one fails, so only rank 0, which writes, reports failures
+    errors = dict(scores.failures)
+    rows = pd.DataFrame({"image": paths}).join(predictions_table(scores, loaded.calibration))
     rows["error"] = [errors.get(index) for index in range(len(paths))]
     rows = rows.to_dict("records")
     if options.csv:
@@ -162,41 +154,19 @@ def predict(
         )
     if options.json != "-":
         print(table(rows))
-        print(f"{len(paths)} images: {result.tally.words()}", file=sys.stderr)
-    draw_pictures(paths, pictures, rows, result, spec, loaded.branch_means, options.fragment_draws)
+        print(f"{len(paths)} images: {scores.tally.summary()}", file=sys.stderr)
     for message in errors.values():
         print(f"failed: {message}", file=sys.stderr)
     return EXIT_FAILED_IMAGES if errors else 0
 
 
-def find_images(arguments: Sequence[str]) -> Iterator[str]:
-    """Yield the files that arguments mean: files as they are (also missing ones, to be reported), folders searched.
+def plan_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> dict[str, list[Path]]:
+    """Return the path of each photograph's pictures, <stem>_<kind>.png, for every kind with a folder; make the folders.
+
+    Photographs with the same stem are numbered.
 
     Raises:
-        RunError: a folder or a pattern without an image.
-    """
-    for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            found = [str(file) for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()]
-            if not found:
-                raise RunError(f"{argument}: no image in this folder ({', '.join(EXTENSIONS)})")
-        elif not path.exists() and glob.has_magic(argument):
-            found = [file for file in glob.glob(argument, recursive=True) if Path(file).is_file()]
-            if not found:
-                raise RunError(f"{argument}: no file matches this pattern")
-        else:
-            found = [argument]
-        yield from sorted(found, key=natural_order)
-
-
-def planned_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> dict[str, list[Path]]:
-    """Return where each photograph's pictures go: <stem>_<kind>.png, for the kinds with a folder, which is made.
-
-    A number tells photographs of the same name apart.
-
-    Raises:
-        RunError: a folder cannot be made, or a picture would replace one of the photographs.
+        RunError: a folder cannot be made, or a picture would overwrite one of the photographs.
     """
     stems: dict[str, None] = {}
     for path in paths:
@@ -213,45 +183,46 @@ def planned_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> di
     photographs = {Path(path).resolve() for path in paths}
     for picture in chain(*pictures.values()):
         if picture.resolve() in photographs:
-            raise RunError(
-                f"{picture}: this photograph would be replaced by a picture of another; choose another folder"
-            )
+            raise RunError(f"{picture}: a picture would overwrite this photograph; choose another folder")
     return pictures
 
 
 def draw_pictures(
+    batches: Iterable[ScoredBatch],
     paths: Sequence[str],
     pictures: dict[str, list[Path]],
-    rows: Sequence[dict],
-    result: Scores,
-    spec: ViewSpec,
-    branch_means: dict[str, float] | None,
+    loaded: LoadedModel,
     draws: int,
-) -> None:
-    """Draw the pictures that were asked for of every photograph that was scored."""
-    wanted = np.flatnonzero(np.isfinite(result.scores)) if pictures else []
-    with progress_bar(len(wanted), "drawing") as bar:
-        for index in wanted:
-            image = decode_rgb(paths[index], spec.max_pixels)
+) -> Iterator[ScoredBatch]:
+    """Draw the pictures of the scored photographs of each batch, then pass the batch on."""
+    spec = loaded.view_spec
+    for batch in batches:
+        for row in np.flatnonzero(np.isfinite(batch.outputs.get("score", []))):
+            index, image = batch.index[row], batch.images[row]
+            outputs = {name: values[row] for name, values in batch.outputs.items()}
+            views = {name: batch.views[name][row] for name in spec.views}
+            if draws > 1:
+                views["distortion"] = views["distortion"][0]
             if "views" in pictures:
-                draw_views(image, spec, pictures["views"][index])
+                draw_views(image, views, spec, pictures["views"][index])
             if "map" in pictures:
-                maps = {view: places[index] for view, places in result.maps.items()}
-                title = f"{Path(paths[index]).name}: {score_words(rows[index], draws)}"
-                draw_quality_map(image, spec, maps, branch_means, title, pictures["map"][index])
-            bar.update()
+                maps = {name: outputs[f"map_{name}"] for name in loaded.model.view_names}
+                score = score_text(outputs["score"], outputs["draw_sd"], draws, loaded.calibration)
+                title = f"{Path(paths[index]).name}: {score}"
+                draw_quality_map(image, views, spec, maps, loaded.branch_means, title, pictures["map"][index])
+        yield batch
 
 
-def score_words(row: dict, draws: int) -> str:
-    """Return a photograph's score in words."""
-    words = f"score {row['score']:.3f}"
+def score_text(score: float, draw_sd: float, draws: int, calibration: Calibration | None) -> str:
+    """Return a photograph's score as text for the title of its map."""
+    text = f"score {score:.3f}"
     if draws > 1:
-        words += f" \u00b1 {row['sampling_error']:.3f} ({draws} draws)"
-    return words + (f", quality {row['quality']:.3f}" if np.isfinite(row["quality"]) else "")
+        text += f" \u00b1 {draw_sd / np.sqrt(draws):.3f} ({draws} draws)"
+    return text + (f", quality {calibration(score):.3f}" if calibration else "")
 
 
 def table(rows: Sequence[dict]) -> str:
-    """Return the scores for people: quality is on the MOS scale, where the checkpoint has a mapping to it."""
+    """Return the scores as a table to read; a quality of "-" means that there is no mapping to the MOS scale."""
     columns = [name for name in ("score", "sampling_error", "quality") if name in rows[0]]
     heads = {"score": "score", "sampling_error": "+-", "quality": "quality"}
     lines = ["  ".join([*(f"{heads[name]:>8}" for name in columns), "image"])]

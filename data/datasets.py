@@ -17,27 +17,31 @@ from data.views import ViewSpec, make_views, sample_draws
 
 
 class PhotographDataset(Dataset):
-    """Photographs for scoring, each cut as in evaluation.
+    """Photographs for scoring, each cut into the views of evaluation.
 
-    An item is a sample: the views by name, `index` (its place in `paths`) and `mos`. A photograph that cannot be used
-    gives `index` and `error`, a message, instead, so that the rest of a batch goes on.
+    An item is a sample: the views by name, `index` (the position in `paths`) and `mos`. A photograph that cannot be
+    used is a sample of `index` and `error`, a message, so that the rest of its batch can be scored.
 
     Args:
-        paths: of the image files; `data.decode.to_rgb` says what may stand in the place of a path.
+        paths: image files, or anything else that `data.decode.to_rgb` accepts.
         spec: how views are cut.
-        mos: opinion of each; NaN where there is none.
-        draws: how many draws of the fragments are cut; with more than one the distortion view is (draws, 3, S, S), draw
-            0 first, and the other views stay as they are.
+        mos: opinion of each photograph; NaN where there is none.
+        draws: number of fragment draws. With more than one, the distortion view is (draws, 3, S, S), draw 0 first; the
+            other views do not change.
+        keep_image: add the decoded photograph to its sample, as `image`, (H, W, 3) uint8.
 
     Attributes:
-        is_ragged: whether photographs differ in how many pictures a view has of them, so that they cannot be stacked.
+        is_ragged: whether photographs differ in how many patches they have, so that they cannot be stacked.
     """
 
-    def __init__(self, paths: Sequence[str], spec: ViewSpec, mos: Sequence[float] | None = None, draws: int = 1):
+    def __init__(
+        self, paths: Sequence, spec: ViewSpec, mos: Sequence | None = None, draws: int = 1, keep_image: bool = False
+    ):
         self.paths = list(paths)
         self.spec = spec
         self.mos = np.full(len(self.paths), np.nan) if mos is None else np.asarray(mos, float)
         self.draws = draws
+        self.keep_image = keep_image
         self.is_ragged = spec.is_ragged
 
     def __len__(self) -> int:
@@ -50,8 +54,8 @@ class PhotographDataset(Dataset):
             if self.draws > 1:
                 views["distortion"] = sample_draws(image, self.spec, self.draws)
         except ImageError as error:
-            return {"index": index, "error": _named(error, self.paths[index])}
-        return views | {"index": index, "mos": self.mos[index]}
+            return {"index": index, "error": _error_message(error, self.paths[index])}
+        return views | {"index": index, "mos": self.mos[index]} | ({"image": image} if self.keep_image else {})
 
 
 PAIRINGS = ("partner", "batch")
@@ -147,7 +151,7 @@ class PairDataset(Dataset):
                 generator = derive_generator(Purpose.FRAGMENTS, self.seed, sample, epoch)
                 views = make_views(image, self.spec, generator, crop_generator)
         except ImageError as error:
-            return {"index": index, "error": _named(error, self.paths[index])}
+            return {"index": index, "error": _error_message(error, self.paths[index])}
         if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, epoch).random() < 0.5:
             views = {name: view.flip(-1) for name, view in views.items()}
         return views | {"index": index} | {name: target[index].item() for name, target in self._targets.items()}
@@ -206,23 +210,24 @@ class EpochBatches(Sampler):
 
 
 def collate_photographs(samples: Sequence[dict]) -> dict:
-    """Stack samples to a batch.
+    """Stack samples into a batch of the B that could be used.
 
     Returns:
-        `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) of K draws or patches, uint8, channels last in memory;
-        `mos` and, where samples have it, the `teacher`'s score: (B,) float32; `index`: (B,) int64 numpy array;
-        `errors`: list of (index, message) of samples that could not be used, which are in nothing else. B is 0 if all
-        failed.
+        `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) for K draws or patches, uint8, channels last in memory;
+        `mos` and, if samples have it, the `teacher`'s score: (B,) float32; `index`: (B,) int64 numpy array; `images`,
+        if samples have an `image`: list of B arrays; `errors`: list of (index, message) of the other samples.
     """
     errors = [(sample["index"], sample["error"]) for sample in samples if "error" in sample]
     usable = [sample for sample in samples if "error" not in sample]
-    names = [name for name in usable[0] if name not in ("index", *TARGETS)] if usable else []
+    names = [name for name in usable[0] if name not in ("index", "image", *TARGETS)] if usable else []
     targets = [name for name in TARGETS if name == "mos" or not usable or name in usable[0]]
+    images = {"images": [sample["image"] for sample in usable]} if usable and "image" in usable[0] else {}
     return {
         "views": {name: _stack([sample[name] for sample in usable]) for name in names},
         **{name: torch.tensor([sample[name] for sample in usable], dtype=torch.float32) for name in targets},
         "index": np.array([sample["index"] for sample in usable], dtype=np.int64),
         "errors": errors,
+        **images,
     }
 
 
@@ -238,12 +243,12 @@ def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
 
 
 def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stack views to a batch; each is copied as it lies, which is twenty times as fast as in another order."""
+    """Stack views into a batch in their own memory order, which is twenty times as fast as reordering them."""
     return to_view(np.stack([to_image(view) for view in views]))
 
 
-def _named(error: ImageError, photo: object) -> str:
-    """Return an error's message, with the file's name in front if it lacks one."""
+def _error_message(error: ImageError, photo: object) -> str:
+    """Return an error's message, preceded by the file's name unless it starts with it."""
     message = str(error)
     if not isinstance(photo, str | os.PathLike) or message.startswith(str(photo)):
         return message

@@ -1,4 +1,4 @@
-"""The one place where an image file becomes pixels."""
+"""Decode image files to pixels; nothing else in the project does."""
 
 import os
 import re
@@ -17,82 +17,81 @@ from data.files import one_line
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
-# The only plugins of Pillow that are asked: others read whatever comes under a photograph's name, and not all are safe.
-# PostScript is handed to Ghostscript, which runs it.
+# Pillow may only use these plugins. It goes by content, not by extension, and not every plugin is safe on a file from a
+# stranger: PostScript, for one, is run by Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 
-# Encoders make some ten scans of a progressive JPEG. Each passes over the whole picture, so that thousands of them, of
-# a few bytes each, would take minutes.
+# Encoders write about ten scans into a progressive JPEG. Decoding each one touches the whole picture, so a file with
+# thousands of tiny scans would take minutes.
 _MAX_SCANS = 200
 _START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL = 0xDA, 0xD9, (0xC0, 0xC1, 0xC9)
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of a segment; none of these stands within a scan
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # starts a segment; never occurs inside a scan
 
 # Above the 151 megapixels of the largest medium-format sensors; 480 MB as uint8 RGB.
 DEFAULT_MAX_PIXELS = 160_000_000
 
 _ORIENTATION_TAG = 0x0112
+_CONTENT = (bytes, bytearray, memoryview)  # types of a file's content, as opposed to its path
 _pillow_limit_lock = Lock()
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; the message names the file and the cause."""
+    """The image cannot be used; the message names the file and the cause."""
 
 
 def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """Decode one image to 8-bit RGB, with its EXIF orientation applied.
 
-    8-bit grey and YCbCr JPEGs go through libjpeg-turbo directly (`simplejpeg`: the same bits as Pillow, two to three
-    times as fast); everything else, and whatever that refuses, is Pillow's to decide. What becomes of the rest:
+    8-bit grey and YCbCr JPEGs are decoded by libjpeg-turbo directly (`simplejpeg`: the same bits as Pillow, two to
+    three times as fast). Pillow decodes everything else, and every file that simplejpeg refuses:
 
     - grey and palette images become RGB; an alpha channel is dropped, as in the published code;
     - CMYK is converted by Pillow's formula and ICC profiles are ignored, as in the published code;
-    - 16-bit grey is scaled by 1/257 (Pillow's own conversion clips it); of 16-bit colour Pillow keeps the upper byte;
-    - of several frames or pages the first counts;
-    - 32-bit integer and floating-point images have no known white and are refused.
+    - 16-bit grey is scaled by 1/257 (Pillow's own conversion clips it); for 16-bit colour Pillow keeps the upper byte;
+    - only the first frame or page is read;
+    - 32-bit integer and floating-point images are refused, because their white level is unknown.
 
     Args:
         path_or_bytes: a file's path, or its content.
-        max_pixels: width x height above which the image is refused before it is decoded.
+        max_pixels: largest width x height; a larger image is refused before it is decoded.
 
     Returns:
         (H, W, 3) uint8, C-contiguous.
 
     Raises:
-        ImageError: missing, empty, truncated, too large, or no image that Pillow knows.
+        ImageError: the file is missing, empty, truncated, too large or not in one of the supported formats.
     """
-    name, content = _read(path_or_bytes)
-    with _faults_of(name, content), _open(BytesIO(content), max_pixels) as opened:
-        pixels = None
-        if opened.format in ("JPEG", "MPO"):
-            _check_scans(content)
-            pixels = _decode_plain_jpeg(content)
-        if pixels is None:
-            pixels = _decode_with_pillow(opened)
-        orientation = _orientation(opened)  # after decoding: Pillow has turned TIFFs and then drops the tag
-    return np.ascontiguousarray(_turn_upright(pixels, orientation))
+    with _image_errors(path_or_bytes):
+        content = _read(path_or_bytes)
+        with _open(BytesIO(content), max_pixels) as opened:
+            if opened.format in ("JPEG", "MPO"):
+                _check_scans(content)
+                pixels = _decode_plain_jpeg(content)
+                if pixels is not None:
+                    return _upright(pixels, _orientation(opened))
+            return _decode_with_pillow(opened)
 
 
 def to_rgb(
     photo: str | os.PathLike | bytes | Image.Image | np.ndarray, max_pixels: int = DEFAULT_MAX_PIXELS
 ) -> np.ndarray:
-    """Return a photograph in any form as 8-bit RGB.
+    """Convert a photograph in any form to 8-bit RGB.
 
     Args:
-        photo: path or file content, decoded by `decode_rgb`; a PIL image, converted likewise; or (H, W, 3) uint8, used
-            as it is.
+        photo: a path or a file's content, decoded by `decode_rgb`; a PIL image, converted by the same rules; or an
+            (H, W, 3) uint8 array, used as it is.
         max_pixels: as in `decode_rgb`.
 
     Returns:
         (H, W, 3) uint8, C-contiguous.
 
     Raises:
-        ImageError: as `decode_rgb`; or an array of another shape or type.
+        ImageError: as `decode_rgb`; or the array has another shape or dtype.
     """
     if isinstance(photo, Image.Image):
-        with _faults_of("<PIL image>", b""):
+        with _image_errors("<PIL image>"):
             _check_size(*photo.size, max_pixels)
-            orientation = _orientation(photo)
-            return np.ascontiguousarray(_turn_upright(_decode_with_pillow(photo), orientation))
+            return _decode_with_pillow(photo)
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
             raise ImageError(f"<array>: must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
@@ -101,9 +100,9 @@ def to_rgb(
 
 
 def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Decode an image to fit into a square of `side` pixels, for people to look at.
+    """Decode an image for display, shrunk to fit a square of `side` pixels.
 
-    A JPEG is decoded at an eighth to a half of its size where that is enough.
+    A JPEG is decoded at 1/8 to 1/2 of its size where that is large enough.
 
     Returns:
         (h, w, 3) uint8, h and w at most `side`.
@@ -111,85 +110,60 @@ def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAU
     Raises:
         ImageError: as `decode_rgb`.
     """
-    name, content = _read(path)
-    with _faults_of(name, content), _open(BytesIO(content), max_pixels) as opened:
-        if opened.format in ("JPEG", "MPO"):
-            _check_scans(content)
-            orientation = _orientation(opened)
-            opened.thumbnail((side, side))
-            return np.ascontiguousarray(_turn_upright(_decode_with_pillow(opened), orientation))
+    with _image_errors(path):
+        content = _read(path)
+        with _open(BytesIO(content), max_pixels) as opened:
+            if opened.format in ("JPEG", "MPO"):
+                _check_scans(content)
+                opened.thumbnail((side, side))
+                return _decode_with_pillow(opened)
     small = Image.fromarray(decode_rgb(path, max_pixels))
     small.thumbnail((side, side))
     return np.array(small)
 
 
 def image_size(path: str | os.PathLike, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
-    """Return (height, width) of what `decode_rgb` would return, from the file's header alone.
+    """Return (height, width) of what `decode_rgb` would return, reading only the file's header.
 
     Raises:
-        ImageError: missing, empty, too large, or no image that Pillow knows. A damaged picture behind an intact header
-            is not found out here.
+        ImageError: the file is missing, empty, too large or not in one of the supported formats. Damage behind an
+            intact header goes unnoticed.
     """
-    name = os.fspath(path)
-    try:
-        with Path(path).open("rb") as file:
-            return _upright_size(name, file, max_pixels)
-    except ImageError:
-        raise
-    except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from error
-
-
-def _upright_size(name: str, file: BinaryIO, max_pixels: int) -> tuple[int, int]:
-    start = file.read(8)
-    if not start:
-        raise ImageError(f"{name}: the file is empty")
-    file.seek(0)
-    with _faults_of(name, start), _open(file, max_pixels) as opened:
+    with _image_errors(path), Path(path).open("rb") as file, _open(file, max_pixels) as opened:
         width, height = opened.size
-        turned = opened.format != "TIFF" and _orientation(opened) in (5, 6, 7, 8)  # Pillow turns a TIFF's size itself
-    return (width, height) if turned else (height, width)
+        # Pillow swaps the sides of a rotated TIFF itself.
+        is_rotated = opened.format != "TIFF" and _orientation(opened) in (5, 6, 7, 8)
+    return (width, height) if is_rotated else (height, width)
 
 
-def _read(path_or_bytes: str | os.PathLike | bytes) -> tuple[str, bytes]:
-    """Return a name for messages and the file's content."""
-    if isinstance(path_or_bytes, bytes | bytearray | memoryview):
-        name, content = f"<{len(path_or_bytes)} bytes>", bytes(path_or_bytes)
-    else:
-        name = os.fspath(path_or_bytes)
-        try:
-            content = Path(path_or_bytes).read_bytes()
-        except (OSError, ValueError) as error:
-            raise _unreadable(name, error) from error
-    if not content:
-        raise ImageError(f"{name}: the file is empty")
-    return name, content
-
-
-def _unreadable(name: str, error: OSError | ValueError) -> ImageError:
-    """Return the error for a file that cannot be read; a ValueError comes from a name that no file can have."""
-    return ImageError(f"{name}: cannot be read: {one_line(error)}")
+def _read(path_or_bytes: str | os.PathLike | bytes) -> bytes:
+    return bytes(path_or_bytes) if isinstance(path_or_bytes, _CONTENT) else Path(path_or_bytes).read_bytes()
 
 
 @contextmanager
-def _faults_of(name: str, content: bytes) -> Iterator[None]:
-    """Turn whatever a decoder raises into an ImageError that names the file and the cause."""
+def _image_errors(source: str | os.PathLike | bytes) -> Iterator[None]:
+    """Turn every error from reading or decoding into an ImageError that names the source and the cause."""
+    name = f"<{len(source)} bytes>" if isinstance(source, _CONTENT) else os.fspath(source)
     try:
         yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not an image in a known format ({_first_bytes(content)})") from error
-    except Exception as error:  # the decoders raise a dozen types for damaged files; all mean the same to the caller
-        raise ImageError(f"{name}: cannot be decoded: {one_line(error)}") from error
+    except Exception as error:  # decoders raise a dozen types for damaged files; only the system's errors have an errno
+        action = "read" if getattr(error, "errno", None) else "decoded"
+        raise ImageError(f"{name}: cannot be {action}: {one_line(error)}") from error
 
 
 def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read an image's header; max_pixels takes the place of Pillow's own limit on its size."""
-    with _pillow_limit_lock:  # the limit is a global of Pillow's, and threads may decode side by side
+    """Read an image's header, with max_pixels instead of Pillow's own size limit."""
+    first_bytes = file.read(8)
+    if not first_bytes:
+        raise ImageError("the file is empty")
+    with _pillow_limit_lock:  # Pillow's limit is a global variable, and other threads may be decoding
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             opened = Image.open(file, formats=_FORMATS)
+        except Image.UnidentifiedImageError as error:
+            raise ImageError(f"not an image in a known format (it begins with {first_bytes!r})") from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     _check_size(*opened.size, max_pixels)
@@ -198,27 +172,27 @@ def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(f"{width} x {height} pixels are more than --max_pixels {max_pixels}; raise it if meant")
+        raise ImageError(f"{width} x {height} pixels exceed --max_pixels {max_pixels}; raise it to use this image")
 
 
 def _check_scans(content: bytes) -> None:
-    """Refuse a JPEG that would be decoded over and over again."""
+    """Refuse a JPEG with so many scans that decoding would take minutes."""
     scans, position, components = 0, 0, b""
-    while (found := _MARKER.search(content, position)) and found[0][1] != _END_OF_IMAGE:
-        segment = found.end()
-        if found[0][1] in _SEQUENTIAL:
+    while (marker := _MARKER.search(content, position)) and marker[0][1] != _END_OF_IMAGE:
+        segment = marker.end()
+        if marker[0][1] in _SEQUENTIAL:
             components = content[segment + 7 : segment + 8]
-        if found[0][1] == _START_OF_SCAN:
+        if marker[0][1] == _START_OF_SCAN:
             if scans == 0 and components == content[segment + 2 : segment + 3] != b"":
-                return  # one scan has it all, as in most photographs: decoders take no other
+                return  # the first scan has every component, as in most photographs: decoders read no further
             scans += 1
         position = segment + int.from_bytes(content[segment : segment + 2], "big")
     if scans > _MAX_SCANS:
-        raise ImageError(f"a JPEG of {scans} scans; more than {_MAX_SCANS} are not decoded")
+        raise ImageError(f"the JPEG has {scans} scans; at most {_MAX_SCANS} are decoded")
 
 
 def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:
-    """Return the pixels of an intact 8-bit grey or YCbCr JPEG, or None where Pillow is to decide."""
+    """Return the pixels of an intact 8-bit grey or YCbCr JPEG, or None to leave the file to Pillow."""
     try:
         colorspace = simplejpeg.decode_jpeg_header(content)[2]
         if colorspace not in ("Gray", "YCbCr"):
@@ -229,37 +203,33 @@ def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:
 
 
 def _decode_with_pillow(opened: Image.Image) -> np.ndarray:
-    """Return (H, W, 3) uint8 of an opened image; see `decode_rgb` for what becomes of each mode."""
+    """Return an opened image as upright (H, W, 3) uint8, converted as `decode_rgb` describes."""
     sixteen_bit = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PNG")
     if opened.mode in ("I", "F") and not sixteen_bit:
-        raise ImageError(
-            f"32-bit pixels (Pillow mode {opened.mode}) have no known white; convert to 8 or 16 bits first"
-        )
+        raise ImageError(f"32-bit pixels (mode {opened.mode}) have no known white level; convert to 8 or 16 bits first")
     if sixteen_bit:
-        grey = np.asarray(opened).astype(np.float32)
-        grey = (grey / 257).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(opened.convert("RGB"))  # a copy, for torch warns of arrays that cannot be written to
+        grey = (np.asarray(opened).astype(np.float32) / 257).round().astype(np.uint8)
+        pixels = np.repeat(grey[..., None], 3, axis=2)
+    else:
+        pixels = np.array(opened.convert("RGB"))  # a copy: torch warns about read-only arrays
+    # Only now, because Pillow rotates TIFFs itself when it decodes them, and then drops the tag.
+    return _upright(pixels, _orientation(opened))
 
 
 def _orientation(opened: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 if there is none."""
     try:
         return opened.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # a damaged EXIF block says nothing about the picture
+    except Exception:  # a damaged EXIF block does not mean damaged pixels
         return 1
 
 
-def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation (CIPA DC-008, tag 0x0112); (H, W, 3) in, a view of it or (W, H, 3) out."""
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation (CIPA DC-008, tag 0x0112) to (H, W, 3); contiguous, (W, H, 3) for 5 to 8."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return pixels
-
-
-def _first_bytes(content: bytes) -> str:
-    return f"it begins with {content[:8]!r}"
+    return np.ascontiguousarray(pixels)

@@ -1,10 +1,10 @@
-"""How results reach the disk: every file is replaced whole or not at all."""
+"""Write files whole or not at all, and format names and errors for messages."""
 
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,22 +14,22 @@ import pandas as pd
 
 @contextmanager
 def replace_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file so that its name always leads to the old content or to the complete new one.
+    """Replace a file atomically: readers see the old content or the complete new one, also after a crash.
 
         with replace_file("scores.csv") as unfinished:
             unfinished.write_text(...)
 
-    The content goes to a temporary name in the same folder, is flushed to the disk and renamed. If the block raises,
-    the temporary file is deleted and the old file stays.
+    The content is written to a temporary file in the same folder, flushed to disk and renamed. If the block raises, the
+    temporary file is deleted and the old file stays.
 
     Args:
-        path: of the file; its folder must exist.
+        path: the file; its folder must exist.
 
     Yields:
-        The temporary path to write to; it starts with a dot, so that readers of a folder pass over it.
+        The temporary path to write to. Its name starts with a dot, so that listings of the folder ignore it.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.tmp")
@@ -40,7 +40,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    # The rename itself reaches the disk with its folder; some systems cannot open or flush a folder.
+    # Flush the folder, too, so that the rename survives a power cut; some systems cannot flush a folder.
     with suppress(OSError):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -49,28 +49,40 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
             os.close(folder)
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file as UTF-8; its folder must exist."""
+    with replace_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | os.PathLike, content: dict) -> None:
-    """Write JSON to a file, making its folder, or to standard output for "-"; non-finite numbers become null."""
+    """Write JSON to a file, creating its folder, or to standard output for "-"; NaN and infinities become null."""
     text = json.dumps(_to_json(content), indent=2, ensure_ascii=False, allow_nan=False)
     if str(path) == "-":
         print(text)
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(path) as unfinished:
-        unfinished.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def write_csv(path: str | os.PathLike, rows: pd.DataFrame | Sequence[dict]) -> None:
-    """Write a table as CSV, making its folder."""
+    """Write a table as CSV, creating its folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with replace_file(path) as unfinished:
         pd.DataFrame(rows).to_csv(unfinished, index=False)
 
 
 def one_line(error: BaseException, max_length: int = 300) -> str:
-    """Return an exception's message as one line: the system's words for an OSError, the type's name if it has none."""
+    """Return an exception's message as one line: an OSError's `strerror`, or the type's name if there is no message."""
     text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= max_length else text[:max_length] + " ..."
+
+
+def listing(names: Collection, shown: int = 10, max_length: int = 100) -> str:
+    """Return the first few names for a message, each on one line and shortened to `max_length` characters."""
+    parts = [name if len(name) <= max_length else name[:max_length] + "..." for name in map(str, list(names)[:shown])]
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(part if part.isprintable() else repr(part) for part in parts) + more
 
 
 def natural_order(name: str) -> list:
@@ -79,7 +91,7 @@ def natural_order(name: str) -> list:
 
 
 def _to_json(value: object) -> object:
-    """Return values that JSON can hold: no NaN, no infinities, no numpy types."""
+    """Convert a value to what JSON can hold: no NaN, no infinities, no numpy types."""
     if isinstance(value, dict):
         return {str(key): _to_json(entry) for key, entry in value.items()}
     if isinstance(value, np.ndarray | np.generic):

@@ -1,4 +1,4 @@
-"""Grid mini-patch sampling: a mosaic of full-resolution mini-patches that stands for the whole photograph."""
+"""Grid mini-patch sampling: a mosaic of full-resolution mini-patches from all over the photograph."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from data.resize import resize_bilinear
 
 
 def enlarge_to_fit(image: np.ndarray, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
-    """Enlarge an image (bilinear) until both sides reach `side`; one that fits already is returned as it is.
+    """Enlarge an image (bilinear) until both sides reach `side`; return an image that already does unchanged.
 
     Args:
         image: (H, W, 3) uint8.
@@ -17,7 +17,7 @@ def enlarge_to_fit(image: np.ndarray, side: int, max_pixels: int = DEFAULT_MAX_P
         max_pixels: limit of the enlarged image.
 
     Raises:
-        ImageError: the enlarged image would pass max_pixels.
+        ImageError: the enlarged image would exceed max_pixels.
     """
     height, width = image.shape[:2]
     shortest = min(height, width)
@@ -28,10 +28,10 @@ def enlarge_to_fit(image: np.ndarray, side: int, max_pixels: int = DEFAULT_MAX_P
 
 
 def covered_size(height: int, width: int, n_fragment: int, patch_size: int) -> tuple[float, float]:
-    """Return the height and width of the part of a photograph that the grid's cells cover, in its own pixels.
+    """Return the height and width that the grid's cells cover, in pixels of the original photograph.
 
-    A few pixels are left over on the right and below where n_fragment does not divide the size; a photograph that is
-    enlarged before it is divided is measured as it was.
+    Where n_fragment does not divide the size, a few pixels on the right and at the bottom belong to no cell. For a
+    photograph that is enlarged first, the result is scaled back to the original size.
     """
     scale = max(1.0, n_fragment * patch_size / min(height, width))
     return tuple(int(side * scale) // n_fragment * n_fragment / scale for side in (height, width))
@@ -42,8 +42,8 @@ def place_patches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the top-left corner of one patch in every cell of the grid.
 
-    Cells are `height // n_fragment` by `width // n_fragment` pixels; every place at which the patch lies inside its
-    cell is as likely as any other.
+    Cells are `height // n_fragment` by `width // n_fragment` pixels. The patch's offset is uniform over all positions
+    inside its cell.
 
     Returns:
         tops, lefts: (n_fragment, n_fragment) int64, pixels, in grid order.
@@ -76,21 +76,21 @@ def sample_fragments(
         image: (H, W, 3) uint8, any size; enlarged first if a side is shorter than n_fragment * patch_size.
         n_fragment: cells along each side.
         patch_size: side of a mini-patch, in pixels of the original image.
-        generator: numpy random generator that places each patch inside its cell.
+        generator: draws each patch's offset inside its cell.
         max_pixels: limit of the enlarged image.
 
     Returns:
-        (3, n_fragment * patch_size, n_fragment * patch_size) uint8, patches in grid order; channels last in memory.
+        (3, n_fragment * patch_size, n_fragment * patch_size) uint8, patches in grid order, channels last in memory.
 
     Raises:
-        ImageError: the image is so long and thin that enlarging it would pass max_pixels.
+        ImageError: the image is so long and thin that it would exceed max_pixels when enlarged.
     """
     side = n_fragment * patch_size
     image = np.ascontiguousarray(enlarge_to_fit(image, side, max_pixels))
     height, width = image.shape[:2]
     tops, lefts = place_patches(height, width, n_fragment, patch_size, generator)
 
-    # Rows of a patch are contiguous runs of 3 * patch_size bytes: gather those, one index per patch and no copy before.
+    # A patch's rows are contiguous runs of 3 * patch_size bytes: one index per patch gathers them in a single copy.
     rows = image.reshape(height, width * 3)
     windows = np.lib.stride_tricks.sliding_window_view(rows, (patch_size, patch_size * 3))
     patches = windows[tops, lefts * 3]  # (n, n, p, 3p)

@@ -1,7 +1,7 @@
-"""The one place that converts between images, channels last, and views, channels first.
+"""Convert between images (channels last) and views (channels first); nothing else in the project does.
 
-Both share their memory: a view keeps the channels-last order in which the decoder left the pixels, because separating
-the colours costs as much as cutting the views, and the network's first conversion to floats does it for free.
+No pixel is moved: a view keeps the decoder's channels-last memory order. Reordering would cost as much as cutting the
+views, and the network does it for free when it first converts them to floats.
 """
 
 import numpy as np
@@ -9,10 +9,10 @@ import torch
 
 
 def to_view(image: np.ndarray) -> torch.Tensor:
-    """Return an array (..., H, W, 3) as a tensor (..., 3, H, W) on the same memory."""
+    """Return a (..., H, W, 3) array as a (..., 3, H, W) tensor that shares its memory."""
     return torch.from_numpy(image).movedim(-1, -3)
 
 
 def to_image(view: torch.Tensor) -> np.ndarray:
-    """Return a tensor (..., 3, H, W) on the CPU as an array (..., H, W, 3) on the same memory."""
+    """Return a (..., 3, H, W) CPU tensor as a (..., H, W, 3) array that shares its memory."""
     return view.movedim(-3, -1).numpy()

@@ -1,99 +1,96 @@
-"""Making packs of views (`data/packed.py`), interrupted as often as need be.
+"""Make packs of views (`data/pack_format.py`); an interrupted pack can be resumed any number of times.
 
-While a pack is made it is `<folder>.partial`, with a journal in the place of the manifest: its first line says how
-views are cut, every other one names a finished record and its checksum. Started again, what the journal vouches for is
-kept, and the pack that results is the same to the byte.
+Every finished record is entered into the journal with its checksum. On resuming, records whose bytes match their
+checksum are kept, and the finished pack is the same, byte for byte, as without an interruption.
 """
 
 import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset
 
 from data.decode import ImageError, decode_rgb, image_size
-from data.files import replace_file
+from data.files import listing, write_text
 from data.fragments import sample_fragments
 from data.layout import to_image
-from data.packed import (
+from data.pack_format import (
     JOURNAL,
     MANIFEST,
-    SHOWN,
     VIEWS,
     PackError,
     PackPlan,
     Record,
-    differences_of,
+    file_stamp,
     partial_folder,
     read_state,
 )
-from data.patches import FEW, count_patches
+from data.patches import N_PATCHES, count_patches
 from data.seeding import Purpose, derive_generator
 from data.views import ViewSpec, crop_patches, crop_salient, resize_short_side, short_side_shape
 
-SPLITS = ("train", "val")  # the test split is never read in training
+SPLITS = ("train", "val")  # training never reads the test split
 
 
 def plan_pack(rows: pd.DataFrame, spec: ViewSpec, random_seed: int, draws: int) -> PackPlan:
-    """Lay out a pack by the headers of its images.
+    """Lay out a pack, reading only the headers of its images.
 
     Args:
-        rows: of a label table, with `image`, `split` and `path`; the index identifies the sample.
+        rows: rows of a label table, with `image`, `split` and `path`; the index identifies the sample.
         spec, random_seed, draws: as in PackPlan.
 
     Raises:
-        PackError: headers that cannot be read, or pictures too long and thin; the message lists them.
+        PackError: headers cannot be read, or images are too long and thin; the message lists them.
     """
     records, faults, offset = [], [], 0
     for sample, image, split, path in zip(rows.index, rows["image"], rows["split"], rows["path"], strict=True):
         try:
-            height, width = image_size(path, spec.max_pixels)
+            shape = _record_shape(path, split, spec, draws)
         except ImageError as error:
             faults.append(str(error))
             continue
-        count = draws if split == "train" else 1
-        patches = 0
-        if "patches" in spec.views:
-            few = FEW if split == "train" else spec.patches
-            patches = count_patches(height, width, spec.patch_dimension, spec.patch_policy, few)
-            count = 1 if spec.patch_policy == "texture" else count
-        if "aesthetic" in spec.views:
-            height, width = short_side_shape(height, width, spec.resize)
-        else:
-            height = width = 0
-        if height * width > spec.max_pixels:  # or one long thin picture would be given more of the disk than all others
-            faults.append(f"{path}: resized to {width} x {height} it would pass --max_pixels {spec.max_pixels}")
-            continue
-        stat = os.stat(path)
-        record = Record(
-            image, split, int(sample), stat.st_size, stat.st_mtime_ns, offset, height, width, count, patches
-        )
-        records.append(record)
-        offset += record.size(spec)
+        records.append(Record(image, split, int(sample), *file_stamp(path), offset, *shape))
+        offset += records[-1].size(spec)
     if faults:
         raise PackError(
-            f"{len(faults)} of {len(rows)} images cannot be used: {'; '.join(faults[:SHOWN])}"
-            f"{' ...' if len(faults) > SHOWN else ''}. Mend them, or take them from the label file"
+            f"{len(faults)} of {len(rows)} images cannot be used: {listing(faults, 5, 300)}. Repair them, or remove "
+            "them from the label file"
         )
     return PackPlan(spec, random_seed, draws, tuple(records))
 
 
-class PackWriter(Dataset):
-    """Photographs to be packed: reading an item writes its record, so that no views travel between processes.
+def _record_shape(path: str, split: str, spec: ViewSpec, draws: int) -> tuple[int, int, int, int]:
+    """Return height, width, draws and patches of a photograph's record."""
+    height, width = image_size(path, spec.max_pixels)
+    patches = 0
+    if "patches" in spec.views:
+        count = N_PATCHES if split == "train" else spec.patches
+        patches = count_patches(height, width, spec.patch_dimension, spec.patch_policy, count)
+    height, width = short_side_shape(height, width, spec.resize) if "aesthetic" in spec.views else (0, 0)
+    if height * width > spec.max_pixels:  # decoding would refuse it, and its record could be larger than all others
+        raise ImageError(f"{path}: resized to {width} x {height} it would exceed --max_pixels {spec.max_pixels}")
+    is_drawn = split == "train" and not ("patches" in spec.views and spec.patch_policy == "texture")
+    return height, width, draws if is_drawn else 1, patches
 
-    An item is (place in the plan, checksum, None), or (place, None, message) where the image cannot be used, or (place,
-    None, OSError) where the record cannot be written: raised in a worker, it would bring the worker's traceback along.
+
+class PackWriter(Dataset):
+    """Photographs to be packed. Reading an item writes its record, so that no views travel between processes.
+
+    An item is (index in the plan, checksum, None). Errors are returned, not raised, because a DataLoader's worker would
+    add its traceback: (index, None, message) if the image cannot be used, (index, None, OSError) if the record cannot
+    be written.
 
     Args:
-        plan: of the whole pack.
-        paths: of every image of the plan.
-        todo: places in the plan.
-        file: `views.bin`, of its full length already.
+        plan: the whole pack.
+        paths: image file of every record.
+        todo: indices of the records to write.
+        file: `views.bin`, already of its full length.
     """
 
     def __init__(self, plan: PackPlan, paths: Sequence[str], todo: Sequence[int], file: Path):
@@ -105,174 +102,153 @@ class PackWriter(Dataset):
     def __len__(self) -> int:
         return len(self.todo)
 
-    def __getitem__(self, index: int) -> tuple[int, int | None, str | OSError | None]:
-        place = self.todo[index]
-        record = self.plan.records[place]
+    def __getitem__(self, item: int) -> tuple[int, int | None, str | OSError | None]:
+        index = self.todo[item]
+        record, path = self.plan.records[index], self.paths[index]
         try:
-            content = self._content(record, self.paths[place])
+            content = b"".join(part.tobytes() for part in self._parts(record, path))
+            if len(content) != record.size(self.plan.spec):
+                raise ImageError(f"{path}: the decoded image has another size than its header says")
         except ImageError as error:
             message = str(error)
-            named = message.startswith(self.paths[place])
-            return place, None, message if named else f"{self.paths[place]}: {message}"
+            return index, None, message if message.startswith(path) else f"{path}: {message}"
         try:
             with self.file.open("r+b") as file:
                 file.seek(record.offset)
                 file.write(content)
         except OSError as error:
-            return place, None, error
-        return place, zlib.crc32(content), None
+            return index, None, error
+        return index, zlib.crc32(content), None
 
-    def _content(self, record: Record, path: str) -> bytes:
-        """Return the bytes of a record."""
-        spec = self.plan.spec
+    def _parts(self, record: Record, path: str) -> Iterator[np.ndarray]:
+        """Yield the parts of a record, in file order."""
+        spec, is_training = self.plan.spec, record.split == "train"
+        seeds = [(self.plan.random_seed, record.sample, draw) for draw in range(record.draws)]
         image = decode_rgb(path, spec.max_pixels)
-        parts = []
         if "aesthetic" in spec.views:
-            parts.append(resize_short_side(image, spec.resize, spec.max_pixels))
+            yield resize_short_side(image, spec.resize, spec.max_pixels)
         if "salient" in spec.views:
-            parts.append(crop_salient(image, spec))
+            yield crop_salient(image, spec)
         if "distortion" in spec.views:
-            for draw in range(record.draws):
-                generator = (
-                    derive_generator(Purpose.FRAGMENTS, self.plan.random_seed, record.sample, draw)
-                    if record.split == "train"
-                    else spec.evaluation_generator(draw)
-                )
-                mosaic = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
-                parts.append(to_image(mosaic))
+            for seed in seeds:
+                generator = derive_generator(Purpose.FRAGMENTS, *seed) if is_training else spec.evaluation_generator()
+                yield to_image(sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels))
         if "patches" in spec.views:
-            for draw in range(record.draws):
-                seed = self.plan.random_seed, record.sample, draw
-                generator = derive_generator(Purpose.CROP, *seed) if record.split == "train" else None
-                parts.append(to_image(crop_patches(image, spec, generator)))
-        content = b"".join(part.tobytes() for part in parts)
-        if len(content) != record.size(spec):
-            raise ImageError(f"{path}: its picture is not of the size that its header gives")
-        return content
+            for seed in seeds:
+                generator = derive_generator(Purpose.CROP, *seed) if is_training else None
+                yield to_image(crop_patches(image, spec, generator))
 
 
 class UnfinishedPack:
-    """A pack in the making: what is there already, what is left to do, and how it becomes a pack.
+    """A pack that is being made or checked.
 
     Args:
-        folder: of the finished pack.
-        plan: what it is to hold.
+        folder: the finished pack.
+        plan: its intended content.
+
+    Attributes:
+        checksums: of the records that are in the file and intact, by index in the plan.
 
     Raises:
-        PackError: what is there was made with other settings, or of other photographs.
+        PackError: the folder holds something else, or a pack of other photographs or with other settings.
     """
 
     def __init__(self, folder: str | os.PathLike, plan: PackPlan):
         self.folder = Path(folder)
         self.partial = partial_folder(folder)
         self.plan = plan
-        self.complete = self.folder.is_dir()
-        source = self.folder if self.complete else self.partial
-        self.checksums = self._vouched_for(source)
+        self.exists = self.folder.is_dir()
+        self._source = self.folder if self.exists else self.partial
+        self.checksums = self._intact_records()
 
-    def _vouched_for(self, source: Path) -> dict[int, int]:
-        """Return the checksums of the records that are in their place and whole, by their place in the plan."""
-        settings, rows = read_state(source)
+    def _intact_records(self) -> dict[int, int]:
+        """Return the checksums of the records that are in the file and intact, by index in the plan."""
+        settings, checksums = read_state(self._source)
         if settings is None:
-            if self.complete and any(source.iterdir()):
-                raise PackError(f"{source} is there already and is no pack: choose another --out")
+            if self.exists and any(self.folder.iterdir()):
+                raise PackError(f"{self.folder} exists and is not a pack: choose another --out")
             return {}
-        differences = differences_of(settings, self.plan.settings)
+        remedy = "Choose another --out, or replace it with --overwrite"
+        differences = self.plan.differences(settings)
         if differences:
+            raise PackError(f"{self._source} was made with other settings: {differences}. {remedy}")
+        # Photographs may be added, removed or changed; but a pack with none of these belongs to another data set.
+        sources = {record.source for record in checksums}
+        if sources and sources.isdisjoint(record.source for record in self.plan.records):
             raise PackError(
-                f"{source} was made with other settings: {differences}. Choose another --out, or replace it with "
-                "--overwrite"
+                f"{self._source} was made of other photographs: none of its {len(checksums)} is among these "
+                f"{len(self.plan.records)} as they are now. {remedy}"
             )
-        # Photographs come, go and change; but what holds none of these belongs to another data set.
-        held = {_source_of(row["record"]) for row in rows}
-        if held and held.isdisjoint(_source_of(asdict(record)) for record in self.plan.records):
-            raise PackError(
-                f"{source} was made of other photographs: none of the {len(held)} in it is among these "
-                f"{len(self.plan.records)} as they are now. Choose another --out, or replace it with --overwrite"
-            )
-        if not (source / VIEWS).is_file():  # the process was killed before it was laid out, or somebody has deleted it
-            return {}
-        known = {json.dumps(row["record"], sort_keys=True): row["crc32"] for row in rows}
-        found = {}
-        with (source / VIEWS).open("rb") as file:
-            for place, record in enumerate(self.plan.records):
-                checksum = known.get(json.dumps(asdict(record), sort_keys=True))
-                if checksum is not None:
+        path, intact = self._source / VIEWS, {}
+        if not path.is_file():  # deleted, or the process was killed before creating it
+            return intact
+        with path.open("rb") as file:
+            for index, record in enumerate(self.plan.records):
+                if record in checksums:
                     file.seek(record.offset)
-                    if zlib.crc32(file.read(record.size(self.plan.spec))) == checksum:
-                        found[place] = checksum
-        return found
+                    if zlib.crc32(file.read(record.size(self.plan.spec))) == checksums[record]:
+                        intact[index] = checksums[record]
+        return intact
 
     @property
     def todo(self) -> list[int]:
-        """Places in the plan whose records are still to be made."""
-        return [place for place in range(len(self.plan.records)) if place not in self.checksums]
+        """Indices in the plan of the records that are still to be made."""
+        return [index for index in range(len(self.plan.records)) if index not in self.checksums]
 
     @property
     def is_whole(self) -> bool:
-        """Whether the folder holds this very pack already."""
-        return self.complete and not self.todo and (self.folder / VIEWS).stat().st_size == self.plan.size
+        """Whether the finished pack exists and needs no change."""
+        return self.exists and not self.todo and (self.folder / VIEWS).stat().st_size == self.plan.size
 
     def free_bytes_needed(self) -> int:
-        """Return how much of the disk the rest will take."""
-        file = (self.folder if self.complete else self.partial) / VIEWS
-        held = file.stat().st_blocks * 512 if file.exists() else 0  # a file may be longer than what it occupies
-        return max(0, self.plan.size - held)
+        """Return how much disk space the remaining records need."""
+        path = self._source / VIEWS
+        used = path.stat().st_blocks * 512 if path.exists() else 0  # less than its length while it has holes
+        return max(0, self.plan.size - used)
 
     def begin(self, paths: Sequence[str]) -> PackWriter:
-        """Lay out the folder and return the photographs that are still to be packed."""
-        if self.complete:  # parts of it are out of date: it is in the making again
+        """Create or reopen the unfinished folder and return the photographs that are still to be packed."""
+        if self.exists:  # some records are out of date
             remove_pack(self.partial)
             self.folder.rename(self.partial)
         self.partial.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(self.plan.settings)]
-        lines += [self._line(place) for place in sorted(self.checksums)]
-        _write_text(self.partial / JOURNAL, "\n".join(lines) + "\n")
+        lines = [self.plan.settings, *map(self._entry, sorted(self.checksums))]
+        write_text(self.partial / JOURNAL, "".join(json.dumps(line) + "\n" for line in lines))
         (self.partial / MANIFEST).unlink(missing_ok=True)
         with (self.partial / VIEWS).open("ab") as file:
             file.truncate(self.plan.size)
         return PackWriter(self.plan, paths, self.todo, self.partial / VIEWS)
 
-    def record(self, place: int, checksum: int) -> None:
-        """Take down that a record is written."""
-        self.checksums[place] = checksum
+    def record(self, index: int, checksum: int) -> None:
+        """Enter a written record into the journal."""
+        self.checksums[index] = checksum
         with (self.partial / JOURNAL).open("a", encoding="utf-8") as journal:
-            journal.write(self._line(place) + "\n")
+            journal.write(json.dumps(self._entry(index)) + "\n")
 
     def finish(self) -> None:
-        """Turn the unfinished pack into a pack, all of whose records are made."""
+        """Replace the journal by the manifest and rename the folder; every record must be written."""
         with (self.partial / VIEWS).open("rb") as file:
             os.fsync(file.fileno())
-        rows = [json.loads(self._line(place)) for place in range(len(self.plan.records))]
-        manifest = self.plan.settings | {"bytes": self.plan.size, "records": rows}
-        _write_text(self.partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        entries = [self._entry(index) for index in range(len(self.plan.records))]
+        manifest = self.plan.settings | {"bytes": self.plan.size, "records": entries}
+        write_text(self.partial / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         (self.partial / JOURNAL).unlink()
         self.partial.rename(self.folder)
 
-    def _line(self, place: int) -> str:
-        return json.dumps({"record": asdict(self.plan.records[place]), "crc32": self.checksums[place]})
+    def _entry(self, index: int) -> dict:
+        return {"record": asdict(self.plan.records[index]), "crc32": self.checksums[index]}
 
 
 def remove_pack(folder: Path) -> None:
-    """Delete the folder of a pack, finished or not, if it is there.
+    """Delete the folder of a pack, finished or not, if it exists.
 
     Raises:
-        PackError: it holds something else.
+        PackError: the folder holds other files.
     """
     if not folder.exists():
         return
-    ours = {file for name in (VIEWS, MANIFEST, JOURNAL) for file in (name, f".{name}.tmp")}
-    foreign = sorted({path.name for path in folder.iterdir()} - ours)
+    own = {file for name in (VIEWS, MANIFEST, JOURNAL) for file in (name, f".{name}.tmp")}
+    foreign = sorted({path.name for path in folder.iterdir()} - own)
     if foreign:
-        raise PackError(f"{folder} is no pack: it holds {', '.join(foreign[:SHOWN])}; nothing was deleted")
+        raise PackError(f"{folder} is not a pack: it holds {listing(foreign)}; nothing was deleted")
     shutil.rmtree(folder)
-
-
-def _source_of(record: dict) -> tuple[str, int, int]:
-    """Return what tells the photograph of a record from every other one, and from itself when it has changed."""
-    return record["image"], record["source_bytes"], record["source_mtime_ns"]
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replace_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")

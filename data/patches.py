@@ -1,7 +1,7 @@
-"""Full-resolution patches of a photograph: the rival ways of looking that the three views are held against.
+"""Full-resolution patches: the alternative inputs that the paper compares its three views with.
 
-A photograph is divided into a grid of squares that do not overlap. Either all of them are looked at, or the three with
-the most complex texture (arXiv 2409.00749, Fig. 1, b and c).
+The photograph is divided into a grid of squares. The network reads either all of them, or the three with the most
+complex texture (arXiv 2409.00749, Fig. 1, b and c).
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from data.fragments import enlarge_to_fit
 from data.layout import to_view
 
 POLICIES = ("all", "texture")
-FEW = 3  # patches of a training step with "all", and of every step with "texture"
+N_PATCHES = 3  # per photograph: in training with policy "all", always with "texture"
 GREY_LEVELS = 16  # of the co-occurrence matrix
 
 
@@ -29,57 +29,53 @@ def cut_patches(
     Args:
         image: (H, W, 3) uint8, any size; enlarged first if a side is shorter than `size`.
         size: side of a patch, pixels.
-        policy: "all": of the whole grid; "texture": the FEW of the highest `texture_complexity`.
-        count: with "all", so many patches, spread evenly over the grid in its order; 0 for the whole grid.
-        generator: with "all", draws FEW patches of the grid at random instead, for training.
+        policy: "all" for the whole grid, "texture" for the N_PATCHES with the highest `texture_complexity`.
+        count: with "all", the number of patches, evenly spaced in grid order; 0 for the whole grid.
+        generator: with "all", draws N_PATCHES at random instead, for training.
         max_pixels: limit of the enlarged image.
 
     Returns:
-        (P, 3, size, size) uint8, channels last in memory. A grid of fewer patches than wanted gives some twice.
+        (P, 3, size, size) uint8, channels last in memory. If the grid is too small, patches repeat.
 
     Raises:
-        ImageError: the image is so long and thin that enlarging it would pass max_pixels.
+        ImageError: the image is so long and thin that it would exceed max_pixels when enlarged.
     """
     image = enlarge_to_fit(image, size, max_pixels)
     cells = grid_cells(image, size)  # (rows, columns, size, size, 3)
-    places = np.arange(cells.shape[0] * cells.shape[1])
+    indices = np.arange(cells.shape[0] * cells.shape[1])
     if policy == "texture":
         complexity = np.stack([texture_complexity(row) for row in cells]).ravel()
-        places = np.resize(np.argsort(-complexity, kind="stable")[:FEW], FEW)
+        indices = np.resize(np.argsort(-complexity, kind="stable")[:N_PATCHES], N_PATCHES)
     elif generator is not None:
-        places = generator.choice(places, FEW, replace=len(places) < FEW)
+        indices = generator.choice(indices, N_PATCHES, replace=len(indices) < N_PATCHES)
     elif count:
-        places = np.linspace(0, len(places) - 1, count).round().astype(int)
-    chosen = cells[np.unravel_index(places, cells.shape[:2])]  # a copy
-    return to_view(chosen)
+        indices = np.linspace(0, len(indices) - 1, count).round().astype(int)
+    return to_view(cells[np.unravel_index(indices, cells.shape[:2])])  # indexing by arrays copies
 
 
 def count_patches(height: int, width: int, size: int, policy: str = "all", count: int = 0) -> int:
     """Return how many patches `cut_patches` cuts out of a photograph without a generator."""
     if policy == "texture":
-        return FEW
+        return N_PATCHES
     shortest = min(height, width)
-    if shortest < size:  # it is enlarged until it fits
+    if shortest < size:  # enlarged first
         height, width = -(-height * size // shortest), -(-width * size // shortest)
     return count or (height // size) * (width // size)
 
 
 def grid_cells(image: np.ndarray, size: int) -> np.ndarray:
-    """Show (H, W, 3) as a grid of squares in its middle, (rows, columns, size, size, 3), without a copy."""
-    rows, columns = image.shape[0] // size, image.shape[1] // size
-    top, left = (image.shape[0] - rows * size) // 2, (image.shape[1] - columns * size) // 2
-    middle = image[top : top + rows * size, left : left + columns * size]
-    return np.lib.stride_tricks.sliding_window_view(middle, (size, size), (0, 1))[::size, ::size].transpose(
-        0, 1, 3, 4, 2
-    )
+    """Return the centred grid of squares of (H, W, 3), (rows, columns, size, size, 3), sharing the image's memory."""
+    top, left = image.shape[0] % size // 2, image.shape[1] % size // 2
+    windows = np.lib.stride_tricks.sliding_window_view(image[top:, left:], (size, size), (0, 1))
+    return windows[::size, ::size].transpose(0, 1, 3, 4, 2)
 
 
 def texture_complexity(patches: np.ndarray) -> np.ndarray:
-    """Return how complex the texture of each patch is: the contrast of its grey-level co-occurrence matrix.
+    """Return the contrast of each patch's grey-level co-occurrence matrix, summed over four directions.
 
-    The contrast, the sum of (i - j)^2 P(i, j), is the mean squared difference of neighbouring grey levels, and needs no
-    matrix. It is summed over the four directions, 0, 45, 90 and 135 degrees, at a distance of one pixel (Haralick et
-    al. 1973; as a measure for choosing patches of 4K pictures: Lu et al., arXiv 2206.04363).
+    The contrast, the sum of (i - j)^2 P(i, j), equals the mean squared difference of neighbouring grey levels, so the
+    matrix itself is not needed. Directions are 0, 45, 90 and 135 degrees, at a distance of one pixel (Haralick et al.
+    1973; used to choose patches of 4K images by Lu et al., arXiv 2206.04363).
 
     Args:
         patches: (n, S, S, 3) uint8.

@@ -1,4 +1,4 @@
-"""Where the salient crop lies: in the centre, or where the spectral residual sees most."""
+"""Choose the salient crop: the centre, or the crop with the most spectral-residual saliency."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter
@@ -7,7 +7,7 @@ from data.resize import resize_bilinear
 
 METHODS = ("center", "spectral")
 
-THUMBNAIL = 64  # longer side of the image the spectral residual looks at, pixels (Hou & Zhang, Sec. 3.1)
+THUMBNAIL = 64  # longer side of the image whose spectrum is taken, pixels (Hou & Zhang, Sec. 3.1)
 
 
 def salient_corner(image: np.ndarray, size: int, method: str = "center") -> tuple[int, int]:
@@ -16,9 +16,9 @@ def salient_corner(image: np.ndarray, size: int, method: str = "center") -> tupl
     Args:
         image: (H, W, 3) uint8.
         size: side of the crop, pixels.
-        method: "center": the middle of the image, as in the released model; negative where the image is smaller than
-            the crop. "spectral": of all places inside the image, the one that holds the most saliency; the centre
-            along a side that is shorter than the crop, and on ties.
+        method: "center" for the middle of the image, as in the released model; negative where the image is smaller than
+            the crop. "spectral" for the crop inside the image with the most saliency: the one nearest the centre if
+            several tie, and the centre along a side that is shorter than the crop.
 
     Raises:
         ValueError: unknown method.
@@ -26,7 +26,7 @@ def salient_corner(image: np.ndarray, size: int, method: str = "center") -> tupl
     if method not in METHODS:
         raise ValueError(f"unknown saliency method {method!r}: choose from {', '.join(METHODS)}")
     height, width = image.shape[:2]
-    # Python rounds halves to even, as torchvision's CenterCrop does; a padded image has its odd pixel at the end.
+    # As torchvision's CenterCrop: halves round to even, and an odd pixel of padding goes to the end.
     top, left = (round((n - size) / 2) if n >= size else -((size - n) // 2) for n in (height, width))
     if method == "center" or max(height, width) <= size:
         return top, left
@@ -44,14 +44,15 @@ def salient_corner(image: np.ndarray, size: int, method: str = "center") -> tupl
 def spectral_residual(image: np.ndarray) -> np.ndarray:
     """Return the saliency map of a thumbnail of the image.
 
-    What the log amplitude spectrum has beyond its own local average is what the image has beyond the statistics that
-    all images share (Hou & Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR 2007).
+    All images have similar log amplitude spectra. Subtracting the local average leaves what is unusual in this one,
+    and the inverse transform shows where it is (Hou & Zhang, "Saliency Detection: A Spectral Residual Approach", CVPR
+    2007).
 
     Args:
         image: (H, W, 3) uint8.
 
     Returns:
-        (h, w) float64, non-negative, longer side THUMBNAIL pixels; all equal for an image of one colour.
+        (h, w) float64, non-negative, longer side THUMBNAIL pixels; constant for an image of one colour.
     """
     height, width = image.shape[:2]
     scale = THUMBNAIL / max(height, width)
@@ -70,18 +71,18 @@ def _window_sums(saliency: np.ndarray, length: int, size: int, centre: int) -> t
     """Sum the map over every window of `size` pixels along its first axis.
 
     Args:
-        saliency: (h, w), a map of an image that is `length` pixels long along this axis.
-        length, size: of the image and the window, pixels.
-        centre: the window's place in the middle; the only one where the image is not longer than the window.
+        saliency: (h, w), the map of an image that is `length` pixels long along this axis.
+        length, size: length of the image and of the window, pixels.
+        centre: start of the central window; the only one tried if the image is no longer than the window.
 
     Returns:
-        The places tried, (n,) int64 pixels, and the sums, (n, w).
+        The windows' starts, (n,) int64 pixels, and the sums, (n, w).
     """
     if length <= size:
         return np.array([centre]), saliency.sum(0, keepdims=True)
-    places = np.unique(np.append(np.arange(0, length - size + 1, 8), [centre, length - size]))
-    cells = np.arange(len(saliency) + 1) * (length / len(saliency))  # edges of the map's cells, pixels
+    starts = np.unique(np.append(np.arange(0, length - size + 1, 8), [centre, length - size]))
+    edges = np.arange(len(saliency) + 1) * (length / len(saliency))  # pixels
     cumulative = np.concatenate([np.zeros((1, saliency.shape[1])), saliency.cumsum(0)])
-    # Linear interpolation of the cumulative sum counts the cells that a window cuts by the part it covers.
-    sums = [np.interp(places + size, cells, column) - np.interp(places, cells, column) for column in cumulative.T]
-    return places, np.stack(sums, axis=1)
+    # Interpolating the cumulative sum linearly counts a cell at the window's edge in proportion to its covered part.
+    sums = [np.interp(starts + size, edges, column) - np.interp(starts, edges, column) for column in cumulative.T]
+    return starts, np.stack(sums, axis=1)

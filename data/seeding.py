@@ -1,4 +1,4 @@
-"""Where every random number of the data comes from: one generator per purpose and place, never global state."""
+"""Derive every random generator of the data pipeline from a purpose, a seed and integer keys; no global state."""
 
 from enum import IntEnum
 
@@ -7,7 +7,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What a generator is for. Each purpose has a stream of its own, so adding a draw to one moves no other."""
+    """What a generator is for. Each purpose has its own stream, so adding a draw to one leaves the others unchanged."""
 
     EVALUATION = 1
     SHUFFLE = 2
@@ -19,22 +19,21 @@ class Purpose(IntEnum):
     FLIP = 8
 
 
-def derive_generator(purpose: Purpose, seed: int, *place: int) -> np.random.Generator:
-    """Return the generator of one purpose at one place.
+def derive_generator(purpose: Purpose, seed: int, *keys: int) -> np.random.Generator:
+    """Return the generator for a purpose and keys.
 
-    Two calls with the same arguments give the same stream in every process; two that differ anywhere give independent
-    ones. That is what makes a score independent of order, batch size and worker count, and a resumed run equal to an
-    uninterrupted one.
+    Equal arguments give the same stream in every process; different ones give independent streams. So a score does not
+    depend on order, batch size or worker count, and a resumed run equals an uninterrupted one.
 
     Args:
         purpose: what is drawn.
-        seed: the run's or the view specification's seed, 0 <= seed < 2**32.
-        place: non-negative integers, for example (sample, epoch); each purpose uses a fixed number of them.
+        seed: seed of the run or of the ViewSpec, 0 <= seed < 2**32.
+        keys: non-negative integers, for example (sample, epoch); each purpose uses a fixed number of them.
     """
-    # The length goes in because numpy's SeedSequence takes [1] and [1, 0] for the same entropy.
-    return np.random.default_rng([int(purpose), len(place), seed, *place])
+    # Include the number of keys, because numpy's SeedSequence treats [1] and [1, 0] as the same entropy.
+    return np.random.default_rng([int(purpose), len(keys), seed, *keys])
 
 
 def seed_torch(seed: int, step: int, rank: int = 0) -> None:
-    """Seed torch's own generators for one training step: stochastic depth and dropout inside trunks draw from them."""
+    """Seed torch's global generators for one training step; stochastic depth and dropout in the trunks use them."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank, 1]).generate_state(1, np.uint64)[0] >> 1))

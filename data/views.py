@@ -1,4 +1,4 @@
-"""The one place where a photograph is cut into the network's views."""
+"""Cut a photograph into the network's views; nothing else in the project does."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -14,14 +14,14 @@ from data.resize import resize_bilinear
 from data.saliency import METHODS, salient_corner
 from data.seeding import Purpose, derive_generator
 
-MAX_SIDE = 4096  # of a view, pixels: beyond what a network reads, and bounds what a checkpoint can ask for
-VIEW_NAMES = ("aesthetic", "distortion", "salient")  # UIQA's
+MAX_SIDE = 4096  # of a view, pixels: more than any network reads, and a bound on what a checkpoint can ask for
+VIEW_NAMES = ("aesthetic", "distortion", "salient")  # those of UIQA
 ALL_VIEW_NAMES = (*VIEW_NAMES, "patches")
 
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """How views are cut. It travels with the checkpoint, so that scoring cannot differ from training.
+    """How views are cut. Checkpoints carry it, so that scoring uses the preprocessing of training.
 
     Attributes:
         resize: short side of the aesthetic view before its crop, pixels.
@@ -30,12 +30,12 @@ class ViewSpec:
         patch_size: side of a mini-patch, pixels.
         salient_patch_dimension: side of the salient view, pixels.
         saliency: "center" or "spectral".
-        max_pixels: largest image that is decoded, or made by enlarging a small one.
-        seed: of the fragments in evaluation; with the default every user gets the same score for the same file.
-        views: the views that are cut; a single-trunk model reads one alone.
-        patch_policy: which full-resolution patches the view "patches" has, "all" or "texture".
+        max_pixels: limit for decoding an image, and for enlarging a small one.
+        seed: seed of the fragments in evaluation; fixed, so that every user gets the same score for the same file.
+        views: the views to cut; a single-trunk model reads only one.
+        patch_policy: which full-resolution patches make up the view "patches": "all" or "texture".
         patch_dimension: side of such a patch, pixels.
-        patches: how many of all patches are looked at in evaluation; 0 for all of them.
+        patches: number of patches in evaluation with the policy "all"; 0 for the whole grid.
 
     Raises:
         ValueError: a value is out of range.
@@ -61,17 +61,16 @@ class ViewSpec:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
         if not 0 <= self.patches * self.patch_dimension**2 <= self.max_pixels:
             raise ValueError(
-                f"patches must be at least 0, and have at most {self.max_pixels} pixels together (max_pixels); got "
+                f"patches must be at least 0, and their pixels at most max_pixels {self.max_pixels} in total; got "
                 f"{self.patches} of {self.patch_dimension} x {self.patch_dimension}"
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be at least 0 and below 2**32; got {self.seed}")
         if self.crop_size > self.resize:
-            raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}, from which it is cut")
-        if self.saliency not in METHODS:
-            raise ValueError(f"unknown saliency {self.saliency!r}: choose from {', '.join(METHODS)}")
-        if self.patch_policy not in POLICIES:
-            raise ValueError(f"unknown patch_policy {self.patch_policy!r}: choose from {', '.join(POLICIES)}")
+            raise ValueError(f"crop_size {self.crop_size} is larger than resize {self.resize}")
+        for name, choices in (("saliency", METHODS), ("patch_policy", POLICIES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}: choose from {', '.join(choices)}")
         unknown = set(self.views) - set(ALL_VIEW_NAMES)
         if unknown or not self.views:
             raise ValueError(f"views must be some of {', '.join(ALL_VIEW_NAMES)}; got {self.views!r}")
@@ -81,7 +80,7 @@ class ViewSpec:
 
     @property
     def view_sizes(self) -> dict[str, int]:
-        """The side of each view that is cut, pixels."""
+        """The side of each view in `views`, pixels."""
         sizes = {
             "aesthetic": self.crop_size,
             "distortion": self.n_fragment * self.patch_size,
@@ -91,20 +90,20 @@ class ViewSpec:
         return {name: sizes[name] for name in self.views}
 
     def view_shapes(self, height: int = 2160, width: int = 3840) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each view of a photograph in evaluation; only patches depend on its size, pixels."""
+        """Return each view's shape in evaluation; only that of "patches" depends on the photograph's size, pixels."""
         shapes = {name: (3, size, size) for name, size in self.view_sizes.items()}
         if "patches" in shapes:
-            several = count_patches(height, width, self.patch_dimension, self.patch_policy, self.patches)
-            shapes["patches"] = (several, *shapes["patches"])
+            count = count_patches(height, width, self.patch_dimension, self.patch_policy, self.patches)
+            shapes["patches"] = (count, *shapes["patches"])
         return shapes
 
     @property
     def is_ragged(self) -> bool:
-        """Whether photographs differ in how many pictures a view has of them in evaluation, and cannot be stacked."""
+        """Whether the number of patches depends on the photograph's size, so that photographs cannot be stacked."""
         return "patches" in self.views and self.patch_policy == "all" and not self.patches
 
     def evaluation_generator(self, draw: int = 0) -> np.random.Generator:
-        """Return the generator that places the fragments of a draw in evaluation, the same for every photograph."""
+        """Return the generator for the fragments of a draw in evaluation, the same for every photograph."""
         return derive_generator(Purpose.EVALUATION, self.seed, draw)
 
     def to_dict(self) -> dict:
@@ -113,10 +112,10 @@ class ViewSpec:
 
     @classmethod
     def from_dict(cls, values: dict) -> "ViewSpec":
-        """Undo `to_dict`.
+        """Restore a specification from `to_dict`'s output.
 
         Raises:
-            KeyError, TypeError, ValueError: these are no such fields.
+            KeyError, TypeError, ValueError: a field is missing, unknown, of the wrong type or out of range.
         """
         views = tuple(values["views"])
         if not all(isinstance(view, str) for view in views):
@@ -124,32 +123,29 @@ class ViewSpec:
         values = {**values, "views": views}
         for field in fields(cls):
             if field.name in values and type(values[field.name]) is not type(field.default):
-                given = type(values[field.name]).__name__
-                raise TypeError(f"{field.name} must be of type {type(field.default).__name__}; got {given}")
+                expected, given = type(field.default).__name__, type(values[field.name]).__name__
+                raise TypeError(f"{field.name} must be of type {expected}; got {given}")
         return cls(**values)
 
 
 def make_views(
-    image: np.ndarray,
-    spec: ViewSpec,
-    generator: np.random.Generator,
-    crop_generator: np.random.Generator | None = None,
+    image: np.ndarray, spec: ViewSpec, generator: np.random.Generator, crop_generator: np.random.Generator | None = None
 ) -> dict[str, torch.Tensor]:
     """Cut the views of a photograph (arXiv 2409.00749, Sec. 3.1).
 
     Args:
         image: (H, W, 3) uint8, any size.
-        spec: which views, and how.
-        generator: places the fragments of the distortion view.
-        crop_generator: places the crop of the aesthetic view at random, or draws three patches, for training; without
-            it the crop is central.
+        spec: which views to cut, and how.
+        generator: draws the offsets of the distortion view's fragments.
+        crop_generator: for training: draws the position of the aesthetic crop, or the patches; without it the crop is
+            central and the patches are those of evaluation.
 
     Returns:
-        For each of `spec.views` a (3, S, S) uint8 tensor, (P, 3, S, S) for "patches", with memory of its own, in which
-        the colours of a pixel lie side by side as in the image: to part them would take longer than to cut the view.
+        A (3, S, S) uint8 tensor for each of `spec.views`, (P, 3, S, S) for "patches", channels last in memory. Views do
+        not share the image's memory.
 
     Raises:
-        ImageError: the image is so long and thin that enlarging it would pass `spec.max_pixels`.
+        ImageError: the image is so long and thin that it would exceed `spec.max_pixels` when enlarged.
     """
     views = {}
     if "aesthetic" in spec.views:
@@ -165,12 +161,12 @@ def make_views(
 
 
 def sample_draws(image: np.ndarray, spec: ViewSpec, draws: int) -> torch.Tensor:
-    """Cut the distortion view several times, each time with the fragments of another draw of evaluation.
+    """Cut the distortion view once for each draw of evaluation.
 
     Args:
         image: (H, W, 3) uint8, any size.
         spec: how the view is cut.
-        draws: how often; the first is the one that `make_views` cuts in evaluation.
+        draws: number of draws; draw 0 is the one that `make_views` cuts in evaluation.
 
     Returns:
         (draws, 3, S, S) uint8, channels last in memory.
@@ -179,10 +175,8 @@ def sample_draws(image: np.ndarray, spec: ViewSpec, draws: int) -> torch.Tensor:
         ImageError: as `make_views`.
     """
     image = enlarge_to_fit(image, spec.n_fragment * spec.patch_size, spec.max_pixels)
-    mosaics = [
-        sample_fragments(image, spec.n_fragment, spec.patch_size, spec.evaluation_generator(draw), spec.max_pixels)
-        for draw in range(draws)
-    ]
+    generators = map(spec.evaluation_generator, range(draws))
+    mosaics = [sample_fragments(image, spec.n_fragment, spec.patch_size, generator) for generator in generators]
     return to_view(np.stack([to_image(mosaic) for mosaic in mosaics]))
 
 
@@ -197,7 +191,7 @@ def resize_short_side(image: np.ndarray, size: int, max_pixels: int = DEFAULT_MA
 
 
 def crop_aesthetic(resized: np.ndarray, size: int, crop_generator: np.random.Generator | None) -> np.ndarray:
-    """Cut the aesthetic view, (size, size, 3), out of the resized image: at random, or centrally without generator."""
+    """Cut the aesthetic view, (size, size, 3), out of the resized image: at random, or the centre without generator."""
     if crop_generator is None:
         top, left = salient_corner(resized, size, "center")
     else:
@@ -212,12 +206,12 @@ def crop_salient(image: np.ndarray, spec: ViewSpec) -> np.ndarray:
 
 
 def crop_patches(image: np.ndarray, spec: ViewSpec, generator: np.random.Generator | None = None) -> torch.Tensor:
-    """Cut the patches, (P, 3, S, S), out of the photograph: those of evaluation, or with a generator of training."""
+    """Cut the patches, (P, 3, S, S), out of the photograph: with a generator those of training, else of evaluation."""
     return cut_patches(image, spec.patch_dimension, spec.patch_policy, spec.patches, generator, spec.max_pixels)
 
 
 def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
-    """Cut a square of `size` pixels out of (H, W, 3) uint8; what lies outside the image is black."""
+    """Cut a square of `size` pixels out of (H, W, 3) uint8, padded with black outside the image."""
     height, width = image.shape[:2]
     if top >= 0 and left >= 0 and top + size <= height and left + size <= width:
         return image[top : top + size, left : left + size]
@@ -229,12 +223,12 @@ def crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
 
 
 def copy_view(image: np.ndarray) -> torch.Tensor:
-    """Return a crop (..., S, S, 3) as a view (..., 3, S, S) with its own memory: the whole image can be freed."""
+    """Copy a crop (..., S, S, 3) to a view (..., 3, S, S), so that the image's memory can be freed."""
     return to_view(np.array(image, order="C"))
 
 
 def random_views(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Return uint8 noise in the shapes of views, the same on every call: for measurements and comparisons."""
+    """Return uint8 noise in the given shapes, the same on every call, for benchmarks and tests."""
     generator = torch.Generator().manual_seed(0)
     return {
         name: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for name, shape in shapes.items()

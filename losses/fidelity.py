@@ -1,13 +1,8 @@
-"""The fidelity loss: how far the predicted probability that one image beats another is from the observed one."""
+"""The fidelity loss: compares the predicted probability that one image is better than another with the observed one."""
 
 import torch
 
 EPSILON = 1e-8
-
-
-def pair_probability(difference: torch.Tensor) -> torch.Tensor:
-    """Return Phi(difference), the probability that the first wins where differences have unit variance (Thurstone)."""
-    return torch.special.ndtr(difference)
 
 
 def fidelity_loss(
@@ -15,17 +10,18 @@ def fidelity_loss(
 ) -> torch.Tensor:
     """Return the mean fidelity loss of pairs (Tsai et al., FRank, SIGIR 2007; arXiv 2409.00749, Sec. 3.4).
 
-    With p = Phi(first - second) and g = Phi(mos_first - mos_second):
-    `1 - sqrt(p g + 1e-8) - sqrt((1 - p)(1 - g) + 1e-8)`. It is 0 (to 1e-4) where p = g and at most 1.
+    The probability that the first image is better is predicted as p = Phi(first - second) and observed as
+    g = Phi(mos_first - mos_second) (Thurstone's model). The loss is
+    `1 - sqrt(p g + 1e-8) - sqrt((1 - p)(1 - g) + 1e-8)`: 0 (to 1e-4) for p = g, and at most 1.
 
     Args:
         first, second: scores of each pair, any shape.
-        mos_first, mos_second: opinions, of the same shape.
+        mos_first, mos_second: opinions, same shape.
 
     Returns:
-        Scalar, float32 at least.
+        Scalar.
     """
-    p = pair_probability(first - second)
-    g = pair_probability(mos_first - mos_second)
+    p = torch.special.ndtr(first - second)
+    g = torch.special.ndtr(mos_first - mos_second)
     loss = 1 - torch.sqrt(p * g + EPSILON) - torch.sqrt((1 - p) * (1 - g) + EPSILON)
     return loss.mean()

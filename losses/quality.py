@@ -1,4 +1,4 @@
-"""The training objective: absolute accuracy and ranking of pairs together."""
+"""The training objective: squared errors plus the fidelity loss of pairs."""
 
 import torch
 from torch.nn.functional import mse_loss
@@ -14,21 +14,21 @@ def quality_loss(
     lr_weight_L2: float,
     lr_weight_pair: float,
 ) -> dict[str, torch.Tensor]:
-    """Return `lr_weight_pair * fidelity + lr_weight_L2 * (MSE(first) + MSE(second))` and its parts.
+    """Return `lr_weight_pair * fidelity + lr_weight_L2 * (MSE(first) + MSE(second))` and its terms.
 
-    Source: arXiv 2409.00749, Sec. 3.4, and the released training code for the two weights.
+    Source: arXiv 2409.00749, Sec. 3.4; the two weights are those of the released training code.
 
     Args:
         first, second: scores of each pair, any shape.
-        mos_first, mos_second: opinions, of the same shape.
+        mos_first, mos_second: opinions, same shape.
         lr_weight_L2: weight of the squared errors.
         lr_weight_pair: weight of the fidelity loss.
 
     Returns:
-        `loss`, `fidelity` and `mse` (the sum of both means), scalars.
+        `loss`, `fidelity` and `mse` (the sum of the two MSEs), scalars.
 
     Raises:
-        ValueError: shapes differ; broadcasting (B,) against (B, 1) would compare every score with every opinion.
+        ValueError: shapes differ; broadcasting (B,) with (B, 1) would compare every score with every opinion.
     """
     shapes = {tuple(tensor.shape) for tensor in (first, second, mos_first, mos_second)}
     if len(shapes) > 1:
@@ -41,20 +41,20 @@ def quality_loss(
 def all_pairs_loss(
     scores: torch.Tensor, mos: torch.Tensor, lr_weight_L2: float, lr_weight_pair: float
 ) -> dict[str, torch.Tensor]:
-    """Return the objective over every pair of a batch: n (n - 1) / 2 pairs from n scores.
+    """Return the objective over all n (n - 1) / 2 pairs of a batch of n images.
 
-    Differs from the paper: its 24 images make 12 pairs; here they make 276, for the same decoding and the same forward
-    pass. The squared errors count twice their mean, so that the weights keep their meaning.
+    Differs from the paper: its batch of 24 images forms 12 pairs. All pairs are 276, from the same decoding and forward
+    pass. The MSE is doubled, so that both weights mean the same as in `quality_loss`.
 
     Args:
-        scores, mos: (n,) each. A single score has no pair: its fidelity loss is 0.
+        scores, mos: (n,) each. With n = 1 there is no pair, and the fidelity loss is 0.
         lr_weight_L2, lr_weight_pair: as in `quality_loss`.
 
     Returns:
-        `loss`, `fidelity` (the mean over pairs) and `mse` (twice the mean), scalars.
+        `loss`, `fidelity` (the mean over pairs) and `mse` (twice the MSE), scalars.
 
     Raises:
-        ValueError: shapes differ or are not one-dimensional.
+        ValueError: shapes differ or are not (n,).
     """
     if scores.shape != mos.shape or scores.dim() != 1:
         raise ValueError(f"scores and opinions must be (n,) each; got {tuple(scores.shape)} and {tuple(mos.shape)}")

@@ -1,7 +1,7 @@
-"""Trunks: networks that turn a view into a map of features.
+"""Trunks: networks that turn a view into a feature map.
 
 Every trunk has `num_features`, `feature_map(x)`: (B, 3, S, S) -> (B, h, w, num_features), and `forward(x)`, the mean of
-that map over its places: (B, num_features).
+that map over its tokens: (B, num_features).
 """
 
 import difflib
@@ -14,7 +14,8 @@ from torchvision.models.swin_transformer import SwinTransformer
 
 from models.window_attention import WindowBlock, WindowPlan
 
-# embed_dim, depths, num_heads, stochastic depth: torchvision's own, and a small Swin for work on a CPU
+StagePlans = list[tuple[WindowPlan, torch.Tensor]]  # for each block of a stage, what its attention needs beside x
+# embed_dim, depths, num_heads, stochastic depth: torchvision's three models, and a small one for CPUs
 SWIN_CONFIGS = {
     "swin_t": (96, [2, 2, 6, 2], [3, 6, 12, 24], 0.2),
     "swin_s": (96, [2, 2, 18, 2], [3, 6, 12, 24], 0.3),
@@ -27,43 +28,42 @@ IMAGENET_WEIGHTS = {
     "swin_b": Swin_B_Weights.IMAGENET1K_V1,
 }
 
-# A CPU scores so many images at a time that a hidden layer has at most about so many numbers: 22 MB, which its caches
-# hold. Fewer would read the weights of the last stages, 4 MB a block and more, too often.
-CACHED_NUMBERS = 5_600_000
+# On a CPU a batch is split so that the widest activation has about this many numbers: 22 MB, which its caches hold.
+# With a smaller limit the weights of the last stages, 4 MB or more per block, would be read too often.
+MAX_CPU_ACTIVATIONS = 5_600_000
 
 
 class WeightsError(RuntimeError):
-    """Pre-trained weights could not be had; the message says how to pass a local file."""
+    """Pre-trained weights cannot be loaded; the message names the remedy."""
 
 
 class Trunk(nn.Module):
-    """What every trunk has: a map of features, their mean, and arithmetic that can be compiled."""
+    """Base class of all trunks: a feature map, its mean, and compilation."""
 
     num_features: int
-    image_size: int | None = None  # the only side that it reads, pixels; None for any
+    image_size: int | None = None  # the only input size it accepts, in pixels; None if it accepts any
     compiled = False
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the features of every place: (B, 3, S, S) floats -> (B, h, w, num_features)."""
+        """Return the features of every token: (B, 3, S, S) floats -> (B, h, w, num_features)."""
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the feature map over its places: (B, num_features)."""
+        """Return the mean of the feature map over its tokens: (B, num_features)."""
         return self.feature_map(x).mean(dim=(1, 2))
 
     def compile_features(self) -> None:
-        """Have torch.compile translate the arithmetic of `feature_map` when it is first used."""
-        # A graph for each size of batch: one for all sizes can keep the compiler busy for a quarter of an hour.
+        """Compile the arithmetic of `feature_map` with torch.compile, on its first call."""
+        # One graph per batch size: a dynamic one can take a quarter of an hour to compile.
         self._compute = torch.compile(self._compute, dynamic=False)
         self.compiled = True
 
 
 class SwinTrunk(Trunk, SwinTransformer):
-    """torchvision's Swin Transformer without its classifier, with torchvision's own state-dict keys.
+    """torchvision's Swin Transformer without its classifier, with torchvision's state-dict keys and results.
 
-    Its attention is `models.window_attention`'s; the results are torchvision's. timm's Swin pads and rolls in another
-    order and gives other features where the map is no multiple of the window, as at 480 pixels; released UIQA weights
-    need this one.
+    The attention is that of `models.window_attention`. Released UIQA weights need torchvision's Swin: timm's pads and
+    rolls in another order, so its features differ where the map is not a multiple of the window, as at 480 pixels.
     """
 
     def __init__(self, name: str, stochastic_depth: float | None = None):
@@ -73,52 +73,53 @@ class SwinTrunk(Trunk, SwinTransformer):
         self.num_features = self.norm.normalized_shape[0]
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
-        lookups = self._lookups(*x.shape[2:])
+        plans = self._plans(*x.shape[2:])
         if x.device.type != "cpu" or (self.compiled and torch.is_grad_enabled()):
-            return self._compute(x, lookups)
-        if self.compiled:
-            return torch.cat([self._compute(image, lookups) for image in x.split(1)])
-        # At 480 pixels one image at a time in the first stage, eight in the last, for the cache's sake.
-        for depth, of_stage in enumerate(lookups):
-            block = self.features[2 * depth + 1][0]
+            return self._compute(x, plans)
+        if self.compiled:  # one image at a time fits the caches, and one graph then serves every batch size
+            return torch.cat([self._compute(image, plans) for image in x.split(1)])
+        # Uncompiled, each stage splits the batch to fit: at 480 pixels one image in the first stage, eight in the last.
+        for depth, stage_plans in enumerate(plans):
+            mlp = self.features[2 * depth + 1][0].mlp
             tokens = x.shape[2] * x.shape[3] // 16 if depth == 0 else x.shape[1] * x.shape[2] // 4
-            images = max(1, CACHED_NUMBERS // (tokens * block.mlp[0].out_features))
-            x = torch.cat([self._stage(part, depth, of_stage) for part in x.split(images)])
+            images = max(1, MAX_CPU_ACTIVATIONS // (tokens * mlp[0].out_features))
+            x = torch.cat([self._stage(chunk, depth, stage_plans) for chunk in x.split(images)])
         return self.norm(x)
 
-    def _lookups(self, height: int, width: int) -> list[list[tuple[WindowPlan, torch.Tensor]]]:
-        """Return, for every block of every stage, what its attention looks up; height and width in pixels."""
+    def _plans(self, height: int, width: int) -> list[StagePlans]:
+        """Return `plan_and_bias` of every block, by stage, for images of height x width pixels."""
         rows, columns = self.features[0][0].stride
         height, width = height // rows, width // columns
-        lookups = []
+        plans = []
         for stage in self.features[1::2]:
-            lookups.append([block.attn.lookup(height, width) for block in stage])
-            height, width = (height + 1) // 2, (width + 1) // 2  # merging pads an odd side
-        return lookups
+            plans.append([block.attn.plan_and_bias(height, width) for block in stage])
+            height, width = (height + 1) // 2, (width + 1) // 2  # patch merging pads odd sides
+        return plans
 
-    def _compute(self, x: torch.Tensor, lookups: list[list[tuple[WindowPlan, torch.Tensor]]]) -> torch.Tensor:
-        for depth, of_stage in enumerate(lookups):
-            x = self._stage(x, depth, of_stage)
+    def _compute(self, x: torch.Tensor, plans: list[StagePlans]) -> torch.Tensor:
+        for depth, stage_plans in enumerate(plans):
+            x = self._stage(x, depth, stage_plans)
         return self.norm(x)  # (B, S/32, S/32, C)
 
-    def _stage(self, x: torch.Tensor, depth: int, lookups: list[tuple[WindowPlan, torch.Tensor]]) -> torch.Tensor:
-        x = self.features[2 * depth](x)  # (B, 3, S, S) -> (B, S/4, S/4, C), then (B, h, w, C) -> (B, h/2, w/2, 2C)
-        for block, (plan, bias) in zip(self.features[2 * depth + 1], lookups, strict=True):
+    def _stage(self, x: torch.Tensor, depth: int, plans: StagePlans) -> torch.Tensor:
+        # Patch embedding, (B, 3, S, S) -> (B, S/4, S/4, C), or patch merging, (B, h, w, C) -> (B, h/2, w/2, 2C)
+        x = self.features[2 * depth](x)
+        for block, (plan, bias) in zip(self.features[2 * depth + 1], plans, strict=True):
             x = block(x, plan, bias)
         return x
 
 
 class TimmTrunk(Trunk):
-    """Any timm model whose features are a 2-D map, pooled by our own mean over places.
+    """Any timm model whose features are a 2-D map, pooled by our own mean over its tokens.
 
     Args:
         name: of the timm model, with or without a pre-training tag.
-        image_size: side of the view, pixels; passed on where the model takes it.
-        stochastic_depth: drop-path rate, the model's own if None.
+        image_size: side of the view in pixels, passed to models that have a fixed input size.
+        stochastic_depth: drop-path rate; None for the model's default.
         pretrained: download timm's weights.
 
     Raises:
-        ValueError: no such model, or its features are no 2-D map.
+        ValueError: unknown model, or its features are not a 2-D map.
     """
 
     def __init__(self, name: str, image_size: int, stochastic_depth: float | None = None, pretrained: bool = False):
@@ -132,14 +133,14 @@ class TimmTrunk(Trunk):
         except TypeError:  # convolutional models take no img_size
             self.net = timm.create_model(name, **options)
         self.num_features = self.net.num_features
-        # Asked once here, so that an unsuitable trunk is refused when it is built and not in the first batch.
+        # Try the model once, to refuse an unsuitable one here instead of in the first batch.
         training = self.net.training
         with torch.no_grad():
             shape = self.net.eval().forward_features(torch.zeros(1, 3, image_size, image_size)).shape
         self.net.train(training)
         if len(shape) != 4 or self.num_features not in (shape[1], shape[3]):
             raise ValueError(
-                f"backbone timm:{name} gives features of shape {tuple(shape)}, no 2-D map of {self.num_features} "
+                f"backbone timm:{name}: features of shape {tuple(shape)} are not a 2-D map of {self.num_features} "
                 "channels; choose a convolutional or hierarchical model"
             )
         self.channels_last = shape[3] == self.num_features and shape[1] != self.num_features
@@ -164,16 +165,16 @@ def _swin_options(name: str, stochastic_depth: float | None) -> dict:
         "num_heads": num_heads,
         "window_size": [7, 7],
         "stochastic_depth_prob": default_depth if stochastic_depth is None else stochastic_depth,
-        "num_classes": 1,  # the classifier is thrown away
+        "num_classes": 1,  # the classifier is replaced by identity
     }
 
 
 def published_swin(name: str, stochastic_depth: float | None = None) -> SwinTransformer:
-    """Return torchvision's own Swin without its classifier: what published code runs, and `SwinTrunk` is held against.
+    """Return torchvision's own Swin without its classifier: the trunk of the published code, to test and time against.
 
     Args:
         name: a key of SWIN_CONFIGS.
-        stochastic_depth: rate; the trunk's own if None.
+        stochastic_depth: rate; None for the model's default.
     """
     trunk = SwinTransformer(**_swin_options(name, stochastic_depth))
     trunk.head = nn.Identity()
@@ -185,47 +186,44 @@ def build_trunk(backbone: str, image_size: int, stochastic_depth: float | None =
 
     Args:
         backbone: a key of SWIN_CONFIGS, or `timm:<name>`.
-        image_size: side of the view it will read, pixels.
-        stochastic_depth: rate; the trunk's own if None.
+        image_size: side of its view, in pixels.
+        stochastic_depth: rate; None for the model's default.
 
     Raises:
-        ValueError: no such trunk, or one without a 2-D feature map.
+        ValueError: unknown trunk, or one without a 2-D feature map.
     """
     if backbone in SWIN_CONFIGS:
         return SwinTrunk(backbone, stochastic_depth)
-    name = _timm_name(backbone)
-    return TimmTrunk(name, image_size, stochastic_depth)
+    return TimmTrunk(_timm_name(backbone), image_size, stochastic_depth)
 
 
 def imagenet_state_dict(backbone: str, image_size: int) -> dict[str, torch.Tensor]:
-    """Download a trunk's ImageNet weights (or take them from torch's or the hub's cache), as its own state dict.
+    """Return a trunk's ImageNet weights under its own state-dict keys; downloaded unless cached.
 
     Raises:
-        WeightsError: they cannot be downloaded, or there are none.
-        ValueError: no such trunk.
+        WeightsError: the download fails, or there are no such weights.
+        ValueError: unknown trunk.
     """
-    remedy = (
-        "Download them elsewhere and pass the file with --pretrained_path, or train from scratch with --init scratch"
-    )
     if backbone in SWIN_CONFIGS and backbone not in IMAGENET_WEIGHTS:
         raise WeightsError(f"there are no ImageNet weights for {backbone}; use --init scratch")
+    weights = IMAGENET_WEIGHTS.get(backbone)
+    source = weights.url if weights else f"timm's {_timm_name(backbone)}"
     try:
-        if backbone in IMAGENET_WEIGHTS:
-            weights = IMAGENET_WEIGHTS[backbone]
-            place = weights.url
+        if weights:
             state = weights.get_state_dict(progress=False, check_hash=True)
             return {key: value for key, value in state.items() if not key.startswith("head.")}
-        name = _timm_name(backbone)
-        place = f"timm's {name}"
-        return TimmTrunk(name, image_size, pretrained=True).state_dict()
+        return TimmTrunk(_timm_name(backbone), image_size, pretrained=True).state_dict()
     except ValueError:
         raise
-    except Exception as error:  # urllib, the hub's client and timm each have exceptions of their own
-        raise WeightsError(f"ImageNet weights of {backbone} ({place}) cannot be had: {error}. {remedy}") from error
+    except Exception as error:  # urllib, huggingface_hub and timm each raise their own
+        raise WeightsError(
+            f"cannot load ImageNet weights for {backbone} from {source}: {error}. Download them elsewhere and pass the "
+            "file with --pretrained_path, or train from scratch with --init scratch"
+        ) from error
 
 
 def _timm_name(backbone: str) -> str:
-    """Return the timm model a backbone means."""
+    """Return the model name in `timm:<name>`, if timm has it."""
     prefix, _, name = backbone.partition(":")
     if prefix != "timm" or not name:
         raise ValueError(f"unknown backbone {backbone!r}: choose {', '.join(SWIN_CONFIGS)} or timm:<name>")

@@ -1,4 +1,4 @@
-"""UIQA: three trunks look at three views of a photograph, and a linear head regresses one score."""
+"""UIQA: three trunks read three views of a photograph, and a linear head regresses one quality score."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -13,9 +13,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HEAD_WIDTH = 128
 
 BRANCHES = ("aesthetic", "distortion", "salient")
-PICTURES_AT_ONCE = 32  # of a photograph that has hundreds of patches: what a pass holds does not grow with them
+IMAGES_PER_PASS = 32  # per photograph; bounds the memory of `contributions` when there are hundreds of patches or draws
 DEFAULT_VIEW_SIZES = dict.fromkeys((*BRANCHES, "patches"), 480)
-SINGLE_TRUNK_KEY = "feature_extraction"  # of a shared trunk and of single-trunk models
+# State-dict prefixes, as released
+SINGLE_TRUNK_KEY = "feature_extraction"
 TRUNK_KEYS = {
     "aesthetic": "aesthetics_feature_extraction",
     "distortion": "distortion_feature_extraction",
@@ -24,10 +25,10 @@ TRUNK_KEYS = {
 
 
 class QualityModel(nn.Module):
-    """What the three-branch and the single-trunk model share: normalisation, the head and its exact decomposition.
+    """Base class of all models: normalisation, the head and its exact decomposition into contributions.
 
-    The head is two linear layers with no activation between, as released. It therefore has one effective weight vector,
-    and the score is a sum over the places of each trunk's final map (`contributions`).
+    The head is two linear layers with no activation in between, as released. So it equals one weight vector and a bias,
+    and the score is a sum over the tokens of each trunk's feature map (see `contributions`).
     """
 
     view_names: tuple[str, ...]
@@ -35,103 +36,100 @@ class QualityModel(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         self.quality = nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.Linear(HEAD_WIDTH, 1))
-        # Not persistent: released state dicts have no such keys.
+        # Not persistent: released state dicts do not have these keys.
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     def trunks(self) -> dict[str, nn.Module]:
-        """Return each view's trunk, in the order of their features in the head."""
+        """Return the trunk of each view, in the order in which the head takes their features."""
         raise NotImplementedError
 
     def forward(self, *positional: torch.Tensor, **views: torch.Tensor) -> torch.Tensor:
         """Score a batch.
 
         Args:
-            views: (B, 3, S, S) each, uint8 or already normalised floats, by name or in the order of `view_names`; or
-                several pictures of a view, (B, K, 3, S, S), whose features count by their mean.
+            views: (B, 3, S, S) each, uint8 or normalised floats, by name or in the order of `view_names`. A view may
+                also consist of K images, (B, K, 3, S, S), whose features are averaged.
 
         Returns:
             Scores, (B, 1).
         """
         views |= dict(zip(self.view_names, positional, strict=False))
-        features = [self._features(trunk, views[name]) for name, trunk in self.trunks().items()]  # (B, C) each
-        return self.regress(torch.cat(features, dim=1))  # (B, 3C), 2304 with three of swin_t
-
-    def _features(self, trunk: nn.Module, view: torch.Tensor) -> torch.Tensor:
-        """Return the features of a view, (B, C): the mean over its places, and over its pictures if it has several."""
-        features = trunk(self.normalise(view.flatten(0, -4)))
-        return features if view.dim() == 4 else features.unflatten(0, view.shape[:2]).mean(dim=1)
+        features = []
+        for name, trunk in self.trunks().items():
+            x = self.normalise(views[name].flatten(0, -4))  # (B, 3, S, S), or (B * K, 3, S, S)
+            x = trunk(x)  # (B, C), 768 for swin_t
+            if views[name].dim() == 5:
+                x = x.unflatten(0, views[name].shape[:2]).mean(dim=1)  # (B * K, C) -> (B, C)
+            features.append(x)
+        return self.regress(torch.cat(features, dim=1))  # (B, 3C) -> (B, 1)
 
     def normalise(self, view: torch.Tensor) -> torch.Tensor:
-        """Return (B, 3, S, S) uint8 as ImageNet-normalised floats; floats are taken as normalised already."""
+        """Normalise uint8 images, (B, 3, S, S), by `mean` and `std`; floats are returned unchanged."""
         if view.dtype != torch.uint8:
             return view
-        # Views lie in memory with the channels last; a trunk's rounding must not depend on that.
+        # Views are channels-last in memory. Trunks get contiguous input, so that rounding is the same for every layout.
         return (view.to(self.mean.dtype, memory_format=torch.contiguous_format) / 255 - self.mean) / self.std
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the scores of features, (B, C) -> (B, 1), in float32 also where autocast computes trunks in less."""
-        kind = features.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        """Map concatenated features to scores, (B, 3C) -> (B, 1), in the head's own precision, also under autocast."""
+        device = features.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             return self.quality(features.to(self.quality[0].weight.dtype))
 
     def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the head as one linear map: for each view a weight vector (C,), and the bias, a scalar."""
+        """Return the head as one linear map: a weight vector (C,) for each view, and the bias, a scalar."""
         first, second = self.quality
-        weight = (second.weight @ first.weight).squeeze(0)
+        weight = (second.weight @ first.weight).squeeze(0)  # (3C,)
         bias = (second.weight @ first.bias + second.bias).squeeze(0)
         trunks = self.trunks()
-        parts = weight.split([trunk.num_features for trunk in trunks.values()])
-        return dict(zip(trunks, parts, strict=True)), bias
+        weights = weight.split([trunk.num_features for trunk in trunks.values()])
+        return dict(zip(trunks, weights, strict=True)), bias
 
     def contributions(self, *positional: torch.Tensor, **views: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return how many points every place of every view adds to the score.
+        """Decompose scores into what each token of each view contributes.
 
-        With w the head's effective weight vector, `score = bias + sum over views of the mean over places of (w_view .
-        token)`, exactly: a class activation map (Zhou et al., CVPR 2016) without the approximation. The *place* is
-        approximate, because in the trunk every token has seen its neighbours.
+        With w the effective weights of the head, `score = bias + sum over views of the mean over tokens of (w_view .
+        token)`, exactly: a class activation map (Zhou et al., CVPR 2016) that is not a heuristic. The *location* is
+        approximate, because attention mixes tokens with their neighbours.
 
         Args:
-            views: as in `forward`; or several draws of a view, (B, K, 3, S, S), whose mean counts.
+            views: as in `forward`.
 
         Returns:
-            `score` (B,), `bias` scalar, and for each view a map (B, h, w) whose mean over places is its share. Where a
-            view comes in draws, also `score_of_draw` (B, K): what the score would be with that draw alone.
+            `score` (B,), `bias` scalar, and for each view a map (B, h, w) whose mean is the view's contribution. If a
+            view consists of K images, its map is their mean, and `score_of_draw` (B, K) the score with each one alone.
         """
         views |= dict(zip(self.view_names, positional, strict=False))
         weights, bias = self.effective_weights()
-        maps, off_mean = {}, []
+        maps, deviations = {}, []
         for name, trunk in self.trunks().items():
-            view = views[name]
-            if view.dim() == 4:
-                maps[name] = self._points(trunk, view, weights[name])  # (B, h, w)
-                continue
-            places = torch.cat(
-                [
-                    self._points(trunk, part.flatten(0, 1), weights[name]).unflatten(0, part.shape[:2])
-                    for part in view.split(PICTURES_AT_ONCE, dim=1)
-                ],
-                dim=1,
-            )  # (B, K, h, w)
-            shares = places.mean(dim=(2, 3))  # (B, K)
-            off_mean.append(shares - shares.mean(dim=1, keepdim=True))
-            maps[name] = places.mean(dim=1)
-        score = bias + sum(places.mean(dim=(1, 2)) for places in maps.values())
-        of_draw = {"score_of_draw": score[:, None] + sum(off_mean)} if off_mean else {}
-        return {"score": score, "bias": bias, **maps, **of_draw}
+            maps[name] = self._contribution_map(trunk, views[name], weights[name])  # (B, h, w) or (B, K, h, w)
+            if maps[name].dim() == 4:
+                per_draw = maps[name].mean(dim=(2, 3))  # (B, K)
+                deviations.append(per_draw - per_draw.mean(dim=1, keepdim=True))
+                maps[name] = maps[name].mean(dim=1)
+        score = bias + sum(map_.mean(dim=(1, 2)) for map_ in maps.values())
+        score_of_draw = {"score_of_draw": score[:, None] + sum(deviations)} if deviations else {}
+        return {"score": score, "bias": bias, **maps, **score_of_draw}
 
-    def _points(self, trunk: nn.Module, pictures: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return what every place of pictures adds: (n, 3, S, S) -> (n, h, w)."""
-        return trunk.feature_map(self.normalise(pictures)) @ weights
+    def _contribution_map(self, trunk: nn.Module, view: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return w . token for each token: (..., 3, S, S) -> (..., h, w)."""
+        if view.dim() == 4:
+            return trunk.feature_map(self.normalise(view)) @ weights
+        chunks = view.split(IMAGES_PER_PASS, dim=1)
+        maps = [self._contribution_map(trunk, chunk.flatten(0, 1), weights) for chunk in chunks]
+        maps = [map_.unflatten(0, chunk.shape[:2]) for map_, chunk in zip(maps, chunks, strict=True)]
+        return torch.cat(maps, dim=1)
 
     def compile_trunks(self) -> None:
-        """Have torch.compile translate the trunks when they are first used; the state dict stays as it is."""
+        """Compile the trunks with torch.compile, on their first call; the state dict does not change."""
         for trunk in set(self.trunks().values()):
             trunk.compile_features()
 
     @torch.no_grad()
     def fold_opinion_scale(self, mos_mean: float, mos_sd: float) -> None:
-        """Make the last layer give `score * mos_sd + mos_mean`: from standardised opinions to the data set's scale."""
+        """Fold `score * mos_sd + mos_mean` into the last layer: from standardised opinions to the data set's scale."""
         self.quality[1].weight.mul_(mos_sd)
         self.quality[1].bias.mul_(mos_sd).add_(mos_mean)
 
@@ -141,13 +139,13 @@ class UIQA(QualityModel):
 
     Args:
         backbone: of all trunks, see `models.backbones.build_trunk`.
-        view_sizes: side of each view, pixels; only trunks with a fixed input size use it.
-        stochastic_depth: rate; the trunk's own if None.
-        branches: names of the views that are looked at, with commas between; some or all of BRANCHES.
-        shared_trunk: one trunk reads all views: a third of the weights, and the same arithmetic.
+        view_sizes: side of each view, in pixels; only trunks with a fixed input size need it.
+        stochastic_depth: rate; None for the trunk's default.
+        branches: comma-separated names of the views to use, some or all of BRANCHES.
+        shared_trunk: use one trunk for all views: a third of the weights, the same arithmetic.
 
     Raises:
-        ValueError: no such branch, or one trunk for views that it cannot read all.
+        ValueError: unknown branch, or a shared trunk of fixed input size for views of several sizes.
     """
 
     view_names = BRANCHES
@@ -165,7 +163,9 @@ class UIQA(QualityModel):
         if shared_trunk:
             shared = build_trunk(backbone, sizes[0], stochastic_depth)
             if shared.image_size is not None and len(set(sizes)) > 1:
-                raise ValueError(f"{backbone} reads one size only: a shared trunk needs views of one size, not {sizes}")
+                raise ValueError(
+                    f"{backbone} has a fixed input size: a shared trunk needs views of one size, not {sizes}"
+                )
             keys, trunks = [SINGLE_TRUNK_KEY] * len(names), [shared] * len(names)
         else:
             keys = [TRUNK_KEYS[name] for name in names]
@@ -208,24 +208,24 @@ class SwinT(SingleTrunk):
 
 
 class Patches(SingleTrunk):
-    """One trunk on full-resolution patches of a photograph, (B, P, 3, S, S), whose features count by their mean.
+    """One trunk on full-resolution patches of a photograph, (B, P, 3, S, S), whose features are averaged.
 
-    With `data.patches`'s policies these are the rival ways of looking that UIQA is held against (arXiv 2409.00749,
-    Fig. 1, b and c).
+    With the policies of `data.patches`, these are the patch-based baselines that UIQA is compared with
+    (arXiv 2409.00749, Fig. 1, b and c).
     """
 
     view_names = ("patches",)
 
 
 MODELS = {"UIQA": UIQA, "SwinT": SwinT, "Patches": Patches}
-MODEL_ALIASES = {"Model_SwinT": "SwinT"}  # the published pre-training command's word
+MODEL_ALIASES = {"Model_SwinT": "SwinT"}  # the name in the published pre-training command
 
 
 def parse_branches(text: str) -> tuple[str, ...]:
-    """Return the views that a list with commas names, in the model's own order.
+    """Parse a comma-separated list of branches into their names, in the order of BRANCHES.
 
     Raises:
-        ValueError: an unknown one, the same twice, or none.
+        ValueError: a name is unknown or given twice, or the list is empty.
     """
     names = [name.strip() for name in str(text).split(",")]
     if not set(names) <= set(BRANCHES) or len(set(names)) < len(names):
@@ -237,15 +237,14 @@ def build_model(name: str = "UIQA", **options) -> QualityModel:
     """Build a model with random weights; nothing is downloaded.
 
     Args:
-        name: "UIQA" (three branches, or some of them), "SwinT" (one trunk; "Model_SwinT" is the published word for it)
-            or "Patches" (one trunk on full-resolution patches).
-        options: of the model's constructor: backbone, view_sizes, stochastic_depth; for UIQA also branches and
-            shared_trunk.
+        name: "UIQA" (three branches, or some of them), "SwinT" (one trunk; published as "Model_SwinT") or "Patches"
+            (one trunk on full-resolution patches).
+        options: passed to the model: backbone, view_sizes, stochastic_depth; for UIQA also branches and shared_trunk.
 
     Raises:
-        ValueError: no such model or backbone.
+        ValueError: unknown model or backbone.
     """
-    name = MODEL_ALIASES.get(name, name) if isinstance(name, str) else "no name"
+    name = MODEL_ALIASES.get(str(name), str(name))  # a damaged checkpoint may hold anything
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: choose from {', '.join(MODELS)}")
     return MODELS[name](**options)

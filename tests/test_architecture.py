@@ -16,8 +16,7 @@ MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 SOURCES = sorted([*ROOT.glob("*.py"), *MODULES])
 # Functions that may be called at a module's top level to define a constant; so may classes.
 CONSTANT_FUNCTIONS = {
-    *("dict.fromkeys", "hasattr", "re.compile", "tuple", "integer", "torch.library.custom_op"),
-    *("Path(__file__).resolve", "timedelta", "torch.backends.mkldnn.is_available"),
+    *("dict.fromkeys", "integer", "Path(__file__).resolve", "re.compile", "timedelta"),
 }
 
 

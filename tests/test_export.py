@@ -10,9 +10,9 @@ from utils.checkpoint import load_model
 from utils.errors import EXIT_UNUSABLE_INPUT
 
 
-def test_the_file_lies_beside_the_checkpoint_and_one_line_tells_of_it(exported):
+def test_the_file_is_written_beside_the_checkpoint_and_reported_in_one_line(exported):
     assert exported.onnx.is_file()
-    assert exported.output.count("\n") == 1, "the exporter's own words reached the terminal"
+    assert exported.output.count("\n") == 1, "the exporter printed to the terminal"
     assert exported.output.startswith(str(exported.onnx))
     assert "agrees with PyTorch" in exported.output
     assert sorted(path.name for path in exported.onnx.parent.iterdir()) == ["tiny.onnx", "tiny.pth"]
@@ -31,7 +31,7 @@ def test_safetensors_can_be_written_anywhere_and_read_by_safetensors_alone(expor
 @pytest.mark.parametrize(
     ("out", "word"), [("scores.bin", "scores.onnx"), ("-", "suffix"), ("tiny.pth", "tiny.onnx"), ("", "folder")]
 )
-def test_a_file_that_could_not_be_read_again_is_not_written(exported, tmp_path, out, word, capsys, monkeypatch):
+def test_a_file_name_that_could_not_be_loaded_again_is_an_error(exported, tmp_path, out, word, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
         code = export.main([str(exported.checkpoint), "--format=onnx", f"--out={out}"])
@@ -63,7 +63,7 @@ def test_a_missing_package_is_one_error_that_says_how_to_install_it(exported, tm
     assert not list(tmp_path.iterdir())
 
 
-def test_safetensors_need_none_of_the_packages(exported, tmp_path, monkeypatch):
+def test_safetensors_need_no_optional_package(exported, tmp_path, monkeypatch):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         monkeypatch.setitem(sys.modules, package, None)
     assert export.main([str(exported.checkpoint), "--format=safetensors", f"--out={tmp_path / 'a.safetensors'}"]) == 0
@@ -74,7 +74,7 @@ def test_without_a_checkpoint_it_says_where_to_get_one(tmp_path, capsys):
     assert "github.com/sunwei925/UIQA" in capsys.readouterr().err
 
 
-def test_the_help_says_how_other_languages_score(capsys):
+def test_the_help_describes_inputs_and_outputs_for_other_languages(capsys):
     with pytest.raises(SystemExit):
         export.main(["--help"])
     words = " ".join(capsys.readouterr().out.split())

@@ -1,8 +1,10 @@
-"""Scoring loose photographs: any mix of places, one record for each image, no image stops the others."""
+"""Scoring your own photographs: any mix of arguments, one row per image, and no image stops the others."""
 
 import json
 import math
 import shutil
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,10 @@ import torch
 from PIL import Image
 
 import predict
+from data import datasets
+from data.decode import decode_rgb
+from data.views import make_views
+from utils.checkpoint import load_model
 from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
 
 
@@ -114,8 +120,6 @@ def test_the_rotation_in_the_file_is_applied(trained, tmp_path, photograph, caps
 
 
 def test_quality_is_the_score_mapped_to_the_mos_scale(trained, photographs, tmp_path):
-    from utils.checkpoint import load_model
-
     run(trained, photographs, "--csv", tmp_path / "scores.csv")
     rows = pd.read_csv(tmp_path / "scores.csv")
     np.testing.assert_allclose(rows["quality"], load_model(trained.best).calibration(rows["score"]), rtol=1e-6)
@@ -162,7 +166,70 @@ def test_quality_maps_are_drawn_for_every_photograph_that_was_scored(trained, ph
     assert {path.name for path in (tmp_path / "maps").iterdir()} == {"2_map.png", "3_map.png", "10_map.png"}
 
 
-def test_draws_are_averaged_and_their_spread_is_told(trained, photographs, tmp_path, capsys):
+def test_photographs_are_decoded_and_cut_once_for_scores_views_and_maps(trained, photographs, tmp_path, monkeypatch):
+    calls = []
+    for name in ("to_rgb", "make_views"):
+        original = getattr(datasets, name)
+        monkeypatch.setattr(
+            datasets, name, lambda *args, name=name, original=original: calls.append(name) or original(*args)
+        )
+    assert run(trained, photographs, "--views", tmp_path / "views", "--map", tmp_path / "maps") == 0
+    assert sorted(calls) == ["make_views"] * 3 + ["to_rgb"] * 3
+    assert len(list(tmp_path.glob("*/*_views.png"))) == len(list(tmp_path.glob("*/*_map.png"))) == 3
+
+
+def test_pictures_show_the_views_and_maps_that_were_scored(trained, photographs, tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        predict, "draw_views", lambda image, views, spec, path: drawn.update({path.name: (image, views)})
+    )
+    monkeypatch.setattr(
+        predict,
+        "draw_quality_map",
+        lambda image, views, spec, maps, branch_means, title, path: drawn.update({path.name: (maps, title)}),
+    )
+    table = tmp_path / "scores.csv"
+    assert run(trained, photographs, "--views", tmp_path, "--map", tmp_path, "--csv", table, "--fragment_draws=2") == 0
+    spec = load_model(trained.best).view_spec
+    for row in pd.read_csv(table).to_dict("records"):
+        path = Path(row["image"])
+        image, views = drawn[f"{path.stem}_views.png"]
+        np.testing.assert_array_equal(image, decode_rgb(path))
+        expected = make_views(image, spec, spec.evaluation_generator())
+        assert all(torch.equal(views[name], expected[name]) for name in expected)
+        maps, title = drawn[f"{path.stem}_map.png"]
+        for name in expected:
+            assert maps[name].mean() == pytest.approx(row[f"points_{name}"], abs=1e-5)
+        error, quality = row["sampling_error"], row["quality"]
+        assert title == f"{path.name}: score {row['score']:.3f} \u00b1 {error:.3f} (2 draws), quality {quality:.3f}"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_drawing_holds_a_few_photographs_in_memory_however_many_there_are(
+    workers, trained, photographs, tmp_path, monkeypatch
+):
+    alive, most = weakref.WeakSet(), []
+
+    class Tracked(np.ndarray):
+        __hash__ = object.__hash__
+
+    original = datasets.to_rgb
+
+    def tracked(*args):
+        image = original(*args).view(Tracked)
+        alive.add(image)
+        most.append(len(alive))
+        return image
+
+    monkeypatch.setattr(datasets, "to_rgb", tracked)
+    monkeypatch.setattr(predict, "draw_views", lambda *_: None)
+    paths = [shutil.copy(photographs / "2.png", tmp_path / f"{number}.png") for number in range(40)]
+    assert run(trained, *paths, "--views", tmp_path / "views", f"--num_workers={workers}") == 0
+    assert len(most) == 40
+    assert max(most) <= 6 * predict.DRAWN_BATCH
+
+
+def test_draws_are_averaged_and_their_spread_is_reported(trained, photographs, tmp_path, capsys):
     table = tmp_path / "scores.csv"
     assert run(trained, photographs, "--fragment_draws=5", "--csv", table, "--map", tmp_path / "maps") == 0
     assert "+-" in capsys.readouterr().out
@@ -171,9 +238,7 @@ def test_draws_are_averaged_and_their_spread_is_told(trained, photographs, tmp_p
     np.testing.assert_allclose(rows["sampling_error"], rows["draw_sd"] / np.sqrt(5))
 
 
-def test_what_each_view_adds_stands_beside_the_score(trained, photographs, tmp_path):
-    from utils.checkpoint import load_model
-
+def test_what_each_view_adds_is_written_beside_the_score(trained, photographs, tmp_path):
     run(trained, photographs, "--csv", tmp_path / "scores.csv")
     rows = pd.read_csv(tmp_path / "scores.csv")
     bias = load_model(trained.best).model.effective_weights()[1].item()

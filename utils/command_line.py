@@ -244,6 +244,3 @@ def list_first(parser: argparse.ArgumentParser, title: str, options: Sequence[st
     group._group_actions = [actions[option] for option in options]
     parser._action_groups.remove(group)
     parser._action_groups.insert(1, group)  # behind the positional arguments
-
-
-whole_number, plain_name = integer, file_name

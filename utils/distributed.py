@@ -116,9 +116,6 @@ def barrier() -> None:
         dist.barrier()
 
 
-processes, gather_objects = process_group, all_gather_objects
-
-
 def default_workers() -> int:
     """Return the default number of data workers: this process's part of the available cores, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

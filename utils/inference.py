@@ -1,8 +1,8 @@
-"""The one loop that scores photographs: for validation, test sets and loose files alike."""
+"""The scoring loop shared by validation, evaluation and prediction."""
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 
 from data.datasets import collate_photographs
 from models.uiqa import QualityModel
-from utils.distributed import HostCopy, gather_objects, rank, unwrap, world_size
+from utils.distributed import HostCopy, all_gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
 
 
@@ -37,6 +37,27 @@ class Photographs(Protocol):
 
 
 @dataclass(frozen=True)
+class ScoredBatch:
+    """One batch after the forward pass. b photographs were scored, the others failed.
+
+    Attributes:
+        index: (b,) int64, positions in the data set.
+        outputs: `score`, `draw_sd` and `points_<view>`, (b,) float32 each, and on request `map_<view>`, (b, h, w).
+        failures: (index, message) of the photographs that could not be used.
+        views: what the model read, (b, ...) uint8 each on the CPU.
+        images: the decoded photographs, (H, W, 3) uint8 each, if the data set keeps them; else empty.
+        waited: seconds for which the loop waited for this batch's data.
+    """
+
+    index: np.ndarray
+    outputs: dict[str, np.ndarray]
+    failures: list[tuple[int, str]]
+    views: dict[str, torch.Tensor]
+    images: list[np.ndarray]
+    waited: float
+
+
+@dataclass(frozen=True)
 class Scores:
     """The scores of a list of n photographs.
 
@@ -45,16 +66,17 @@ class Scores:
         points: for each view what it adds to each score, (n,) float64; with the model's bias they sum to the score.
         draws: number of fragment draws that a score is averaged over.
         draw_sd: (n,) float64, s.d. of a score between draws (divisor draws - 1); NaN with one draw.
-        maps: for each view, if asked for, the points of every place, (n, h, w) float32; `points` are their means.
+        maps: for each view the points of every place, (n, h, w) float32, whose means are `points`; empty if they were
+            not requested or no photograph could be used.
         failures: (index, message) of the photographs that could not be used, in order.
-        tally: images per second, and the fraction of the time in which the network waited for data.
+        tally: images per second, and the fraction of the time spent waiting for data.
     """
 
     scores: np.ndarray
     points: dict[str, np.ndarray]
     draws: int
     draw_sd: np.ndarray
-    maps: dict[str, np.ndarray] | None
+    maps: dict[str, np.ndarray]
     failures: list[tuple[int, str]]
     tally: Tally
 
@@ -69,113 +91,120 @@ def score_photographs(
     maps: bool = False,
     distributed: bool = True,
 ) -> Scores:
-    """Score photographs; one that cannot be used is recorded and the rest go on.
+    """Score photographs; those that cannot be used are recorded and the rest are scored.
 
-    A score depends on the pixels, the model and the view specification alone: not on name, order, batch size (to 1e-5),
-    worker count or process. Scores and what each view and place adds to them come from one forward pass.
+    A score depends only on the pixels, the model and the view specification, not on file name, order, batch size (to
+    1e-5), worker count or rank.
 
-    Eight parameters, because this is the one loop for every caller: what to score, where, how fast, and what to keep.
+    Eight parameters: those of the two stages, `score_batches` and `collect_scores`, which say what each means.
+    """
+    batches = score_batches(model, photographs, device, batch_size, num_workers, maps, distributed)
+    return collect_scores(batches, photographs, unwrap(model).view_names, progress, distributed)
+
+
+def score_batches(
+    model: nn.Module,
+    photographs: Photographs,
+    device: torch.device,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    maps: bool = False,
+    distributed: bool = True,
+) -> Iterator[ScoredBatch]:
+    """Score photographs batch by batch, in order.
 
     Args:
-        model: a `QualityModel`, alone or in DataParallel; put into evaluation mode and left there.
+        model: a `QualityModel`, bare or in DataParallel; it is put into evaluation mode and stays there.
         photographs: what to score.
         device: where the model is.
-        batch_size: photographs per forward pass; 1 is used if they are ragged.
-        num_workers: processes (with a GPU) or threads (on a CPU) that decode while the model works; 0 decodes between
-            the batches.
-        progress: label of a progress bar, shown on a terminal only; None for no bar.
-        maps: keep the points of every place.
-        distributed: under torchrun each rank scores its part, no photograph twice, and all ranks get the whole result;
-            False for work that one rank does alone.
+        batch_size: photographs per forward pass; ragged photographs are scored one by one.
+        num_workers: processes (with a GPU) or threads (on a CPU) that decode while the model runs; 0 decodes between
+            batches.
+        maps: also output the points of every place.
+        distributed: under torchrun score only this rank's photographs.
     """
-    count = len(photographs)
     batch_size = 1 if photographs.is_ragged else batch_size
-    own = range(rank(), count, world_size()) if distributed else range(count)
-    results = _Results(count)
-    tally = Tally()
+    own = _own_indices(photographs, distributed)
     model.eval()
     network = _Contributions(unwrap(model), maps)
     if isinstance(model, nn.DataParallel):
         network = nn.DataParallel(network, model.device_ids)
-    in_flight: tuple[np.ndarray, dict[str, HostCopy]] | None = None
-    with torch.inference_mode(), progress_bar(len(own), progress if rank() == 0 else None) as bar:
-        batches = _batches(Subset(photographs, own), batch_size, num_workers, device)
-        for _ in range(0, len(own), batch_size):
-            asked = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - asked
-            results.failures += batch["errors"]
-            launched = None
-            if len(batch["index"]):
+    batches = _load_batches(Subset(photographs, own), batch_size, num_workers, device)
+    previous = None
+    for _ in range(0, len(own), batch_size):
+        started = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - started
+        outputs = {}
+        if len(batch["index"]):
+            with torch.inference_mode():
                 views = {name: view.to(device, non_blocking=True) for name, view in batch["views"].items()}
-                outputs = network(**views)
-                launched = batch["index"], {name: HostCopy(values) for name, values in outputs.items()}
-            # Reading scores waits for them, so the previous batch is read once the GPU has this one to work on.
-            if in_flight:
-                results.put(*in_flight)
-            in_flight = launched
-            tally.add(len(batch["index"]) + len(batch["errors"]), waited)
-            bar.update(len(batch["index"]) + len(batch["errors"]))
-        if in_flight:
-            results.put(*in_flight)
-    if distributed and world_size() > 1:
-        results.gather(own)
+                outputs = {name: HostCopy(values) for name, values in network(**views).items()}
+        # Reading outputs waits for them, so the previous batch is read only after the GPU has received this one.
+        if previous is not None:
+            yield _read_batch(*previous)
+        previous = batch, outputs, waited
+    if previous is not None:
+        yield _read_batch(*previous)
+
+
+def collect_scores(
+    batches: Iterable[ScoredBatch],
+    photographs: Photographs,
+    view_names: Sequence[str],
+    progress: str | None = None,
+    distributed: bool = True,
+) -> Scores:
+    """Gather the batches of `score_batches` into one result.
+
+    Args:
+        batches: all batches of this rank.
+        photographs, distributed: as for `score_batches`. Under torchrun every rank receives the scores of all.
+        view_names: the model's.
+        progress: label of a progress bar, shown on terminals only; None for no bar.
+    """
+    count, parts, tally = len(photographs), [], Tally()
+    with progress_bar(len(_own_indices(photographs, distributed)), progress if rank() == 0 else None) as bar:
+        for batch in batches:
+            parts.append((batch.index, batch.outputs, batch.failures))
+            images = len(batch.index) + len(batch.failures)
+            tally.add(images, batch.waited)
+            bar.update(images)
+    if distributed:
+        parts = [part for parts_of_rank in all_gather_objects(parts) for part in parts_of_rank]
         tally.images = count
     tally.stop()
-    names = unwrap(model).view_names
+    columns = ["score", "draw_sd", *(f"points_{name}" for name in view_names)]
+    values = {name: np.full(count, np.nan) for name in columns}
+    for index, outputs, _ in parts:
+        for name, rows in outputs.items():
+            if name not in values:
+                values[name] = np.full((count, *rows.shape[1:]), np.nan, np.float32)
+            values[name][index] = rows
     return Scores(
-        scores=results.column("score"),
-        points={name: results.column(f"points_{name}") for name in names},
+        scores=values["score"],
+        points={name: values[f"points_{name}"] for name in view_names},
         draws=photographs.draws,
-        draw_sd=results.column("draw_sd"),
-        maps={name: results.values[f"map_{name}"] for name in names if f"map_{name}" in results.values}
-        if maps
-        else None,
-        failures=results.failures,
+        draw_sd=values["draw_sd"],
+        maps={name: values[f"map_{name}"] for name in view_names if f"map_{name}" in values},
+        failures=sorted(failure for *_, failures in parts for failure in failures),
         tally=tally,
     )
 
 
-class _Results:
-    """The outputs for a list of photographs as they come in.
+def _own_indices(photographs: Photographs, distributed: bool) -> range:
+    """Return the photographs that this rank scores."""
+    return range(rank(), len(photographs), world_size()) if distributed else range(len(photographs))
 
-    Attributes:
-        values: each output by name, (n, ...), NaN where it has not come in.
-        failures: (index, message).
-    """
 
-    def __init__(self, count: int):
-        self.count = count
-        self.values: dict[str, np.ndarray] = {}
-        self.failures: list[tuple[int, str]] = []
-
-    def column(self, name: str) -> np.ndarray:
-        """Return an output of one number a photograph, (n,) float64; all NaN if no photograph has it."""
-        return self.values.get(name, np.full(self.count, np.nan)).astype(float)
-
-    def put(self, index: np.ndarray | range, outputs: dict[str, HostCopy | np.ndarray]) -> None:
-        """Store the outputs of `_Contributions` for the photographs of an index."""
-        for name, output in outputs.items():
-            rows = output.read().float().numpy() if isinstance(output, HostCopy) else output
-            if name not in self.values:
-                self.values[name] = np.full((self.count, *rows.shape[1:]), np.nan, np.float32)
-            self.values[name][index] = rows
-
-    def gather(self, own: range) -> None:
-        """Exchange results with the other ranks; this one has scored the photographs of `own`."""
-        parts = gather_objects((own, {name: values[own] for name, values in self.values.items()}, self.failures))
-        for index, outputs, _ in parts:
-            self.put(index, outputs)
-        self.failures = sorted(failure for *_, failures in parts for failure in failures)
+def _read_batch(batch: dict, outputs: dict[str, HostCopy], waited: float) -> ScoredBatch:
+    """Wait for the outputs of a collated batch."""
+    arrays = {name: output.read().float().numpy() for name, output in outputs.items()}
+    return ScoredBatch(batch["index"], arrays, batch["errors"], batch["views"], batch.get("images", []), waited)
 
 
 class _Contributions(nn.Module):
-    """Returns what the loop keeps of `QualityModel.contributions`, as a module that DataParallel can replicate.
-
-    Returns:
-        By name: `score`, `draw_sd` (NaN with one draw) and `points_<view>`, (B,) each; and, if asked for, `map_<view>`,
-        (B, h, w).
-    """
+    """Computes the outputs of a `ScoredBatch`; a module, so that DataParallel can replicate it."""
 
     def __init__(self, model: QualityModel, maps: bool):
         super().__init__()
@@ -186,10 +215,10 @@ class _Contributions(nn.Module):
         contributions = self.model.contributions(**views)
         score = contributions["score"]
         score_of_draw = contributions.get("score_of_draw", score[:, None])  # (B, K)
-        several = score_of_draw.shape[1] > 1
+        has_spread = score_of_draw.shape[1] > 1
         outputs = {
             "score": score,
-            "draw_sd": score_of_draw.std(dim=1) if several else torch.full_like(score, torch.nan),
+            "draw_sd": score_of_draw.std(dim=1) if has_spread else torch.full_like(score, torch.nan),
         }
         for name in self.model.view_names:
             outputs[f"points_{name}"] = contributions[name].mean(dim=(1, 2))
@@ -198,8 +227,8 @@ class _Contributions(nn.Module):
         return outputs
 
 
-def _batches(photographs: Subset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
-    """Yield collated batches; the next two are already being decoded."""
+def _load_batches(photographs: Subset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
+    """Yield collated batches while the next two are being decoded."""
     if device.type != "cpu" or num_workers == 0:
         yield from DataLoader(
             photographs,
@@ -209,8 +238,8 @@ def _batches(photographs: Subset, batch_size: int, num_workers: int, device: tor
             pin_memory=device.type == "cuda",
         )
         return
-    # On a CPU threads decode: worker processes would copy this process and every batch. With a GPU they would hold up
-    # the thread that launches its kernels.
+    # Threads on a CPU, because worker processes would copy this process and every batch. Processes with a GPU, because
+    # threads would delay the one that launches its kernels.
     with ThreadPoolExecutor(num_workers) as pool:
         try:
             ahead: deque = deque()

@@ -1,4 +1,4 @@
-"""A model ready to score photographs, and what it says of each."""
+"""A model that is ready to score photographs, and the score of one photograph."""
 
 import os
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from data.datasets import PhotographDataset
 from data.decode import ImageError
 from data.views import ViewSpec
-from models.uiqa import QualityModel
 from utils.calibration import Calibration
 from utils.inference import score_photographs
 from utils.predictions import predictions_table
@@ -24,11 +24,11 @@ class PhotographScore:
     """The score of one photograph, as `predict.py` gives it.
 
     Attributes:
-        score: what the network says, on the data set's scale; NaN if the photograph cannot be used.
+        score: the network's output, on the data set's scale; NaN if the photograph cannot be used.
         quality: the score mapped to the MOS scale; None without a mapping.
         points: what each view adds to the score; with the model's bias they sum to it.
         maps: for each view the points of every place, (h, w) float32, whose mean is the view's points; None unless
-            asked for.
+            requested.
         error: why the photograph cannot be used; None if it was scored.
     """
 
@@ -46,19 +46,20 @@ class PhotographScore:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to score.
+    """A model that is ready to score, on the CPU until `loaded.model.to(device)` moves it.
 
     Attributes:
-        model: in evaluation mode; its scores are on the data set's scale.
+        model: a `QualityModel`, or an ONNX network in its role, in evaluation mode; its scores are on the data set's
+            scale.
         view_spec: how its views are cut.
-        calibration: mapping of scores to quality, None if the checkpoint has none.
-        branch_means: points that each view adds to the validation images' scores on average, None if the checkpoint has
+        calibration: mapping of scores to quality; None if the checkpoint has none.
+        branch_means: points that each view adds to the validation images' scores on average; None if the checkpoint has
             none.
-        options: of the run that trained it; empty for released weights.
-        architecture: name and options for `models.build_model`, without the view sizes.
+        options: of the run that trained it; empty for released weights and ONNX files.
+        architecture: name and options for `models.build_model`, without the view sizes; empty for ONNX files.
     """
 
-    model: QualityModel
+    model: nn.Module
     view_spec: ViewSpec
     calibration: Calibration | None
     branch_means: dict[str, float] | None
@@ -66,28 +67,30 @@ class LoadedModel:
     architecture: dict
 
     def with_max_pixels(self, max_pixels: int | None) -> "LoadedModel":
-        """Return the model with another limit on the images that it reads; None keeps its own."""
+        """Return the model with another limit on the size of images; None keeps its own."""
         return replace(self, view_spec=replace(self.view_spec, max_pixels=max_pixels or self.view_spec.max_pixels))
 
     def score(
         self, photos: Photo | Sequence[Photo], maps: bool = False, batch_size: int = 8
     ) -> PhotographScore | list[PhotographScore]:
-        """Score a photograph, or a list of them, on the device where the model is.
+        """Score one photograph or several, on the device where the model is.
+
+            print(load_model("ckpts/demo/best.pth").score("photo.jpg"))  # score 0.5123, quality 0.5310
 
         Args:
-            photos: path, file content, PIL image or (H, W, 3) uint8 array; or a list of these.
+            photos: a path, a file's content, a PIL image or an (H, W, 3) uint8 array; or a list of these.
             maps: also return the points of every place.
             batch_size: photographs per forward pass.
 
         Returns:
-            One `PhotographScore`, or a list of them for a list.
+            A `PhotographScore`; for a list, a list of them in the same order. In a list, a photograph that cannot be
+            used has an `error`, and the others are scored.
 
         Raises:
-            ImageError: a single photograph cannot be used. In a list it becomes an entry with `error`, and the others
-                are scored.
+            ImageError: a single photograph cannot be used.
         """
         if isinstance(photos, Photo):
-            result = self.score([photos], maps)[0]
+            (result,) = self.score([photos], maps)
             if result.error:
                 raise ImageError(result.error)
             return result
@@ -100,7 +103,7 @@ class LoadedModel:
                 score=row["score"],
                 quality=row["quality"] if self.calibration and index not in errors else None,
                 points={name: float(points[index]) for name, points in scores.points.items()},
-                maps={name: values[index] for name, values in scores.maps.items()} if maps else None,
+                maps={name: points[index] for name, points in scores.maps.items()} if maps else None,
                 error=errors.get(index),
             )
             for index, row in enumerate(predictions_table(scores, self.calibration).to_dict("records"))

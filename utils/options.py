@@ -235,9 +235,6 @@ def load_labels(options: argparse.Namespace, splits: Sequence[str]) -> LabelTabl
     return load_table(splits=splits, **{name: getattr(options, name) for name in DATA_OPTIONS})
 
 
-table_of = load_labels
-
-
 def add_compute_options(parser) -> argparse._ArgumentGroup:
     """Add the options of the hardware, which do not change a result; return their group."""
     group = parser.add_argument_group("computing")

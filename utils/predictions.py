@@ -1,12 +1,14 @@
-"""The table of predictions: what scoring writes, and what measuring, comparing and distillation read.
+"""The table of predictions: written after scoring, read for measuring, comparison and distillation.
 
-A row an image, with the columns
+One row per image, with the columns
 
-- `image`, its name in the label file, and `mos`, its opinion on the data set's scale (files of test.py);
-- `score`, what the network says, and `quality`, the score on the MOS scale, NaN without a mapping;
-- `points_<view>`, what each view adds to the score;
-- with several draws of the fragments `draw_sd`, the s.d. of a score between draws, and `sampling_error`, the standard
-  error of their mean.
+- `image`, its name in the label file, and `mos`, its mean opinion score (in the files of test.py);
+- `score`, the network's output, and `quality`, the score mapped to the MOS scale, NaN without a mapping;
+- `draw_sd`, the s.d. of a score between fragment draws, and `sampling_error`, the standard error of their mean (only
+  with several draws);
+- `points_<view>`, what each view adds to the score.
+
+Rows of a file are identified by `image`, never by their position: readers align them by name.
 """
 
 import os
@@ -21,7 +23,7 @@ from utils.inference import Scores
 
 
 def predictions_table(scores: Scores, calibration: Calibration | None) -> pd.DataFrame:
-    """Return scores as a table, a row a photograph in their order, with the columns from `score` on."""
+    """Return the columns from `score` on as a table, one row per photograph, in the order of the scores."""
     quality = calibration(scores.scores) if calibration else np.full(len(scores.scores), np.nan)
     table = pd.DataFrame({"score": scores.scores, "quality": quality})
     if scores.draws > 1:
@@ -33,24 +35,24 @@ def predictions_table(scores: Scores, calibration: Calibration | None) -> pd.Dat
 
 
 def read_predictions(path: str | os.PathLike) -> pd.DataFrame:
-    """Read a file of predictions as test.py writes it.
+    """Read a file of predictions written by test.py.
 
     Returns:
-        At least the columns image, mos, score and quality; quality is NaN where there was no mapping. Images are
-        text, each once; opinions and scores are finite.
+        At least the columns image, mos, score and quality. Image names are strings without duplicates; mos and score
+        are finite; quality is NaN where there was no mapping.
 
     Raises:
-        RunError: the file cannot be read, or lacks a column or a value; the message names the line.
+        RunError: the file cannot be read, a column is missing, or a line is unusable; the message names the line.
     """
     try:
         table = pd.read_csv(path, dtype={"image": str})
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise RunError(f"{path}: cannot be read as a CSV of predictions: {one_line(error)}") from error
+        raise RunError(f"{path}: cannot be read as a CSV file of predictions: {one_line(error)}") from error
     missing = [name for name in ("image", "mos", "score") if name not in table]
     if missing:
-        raise RunError(f"{path}: has no column {', '.join(missing)}; give a predictions_<split>.csv of test.py")
+        raise RunError(f"{path}: has no column {', '.join(missing)}; give a predictions_<split>.csv written by test.py")
     if table.empty:
-        raise RunError(f"{path}: holds no predictions")
+        raise RunError(f"{path}: contains no predictions")
     table["quality"] = table.get("quality", np.nan)
     for name in ("mos", "score", "quality"):
         table[name] = pd.to_numeric(table[name], errors="coerce")
@@ -58,7 +60,7 @@ def read_predictions(path: str | os.PathLike) -> pd.DataFrame:
     if unusable.any():
         line = int(np.flatnonzero(unusable)[0]) + 2
         raise RunError(f"{path}: line {line}: an image needs a name and finite numbers as mos and score")
-    repeated = table["image"][table["image"].duplicated()]
-    if len(repeated):
-        raise RunError(f"{path}: {repeated.iloc[0]} is listed more than once")
+    duplicates = table["image"][table["image"].duplicated()]
+    if len(duplicates):
+        raise RunError(f"{path}: {duplicates.iloc[0]} is listed more than once")
     return table

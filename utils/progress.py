@@ -62,5 +62,5 @@ class Tally:
     def data_wait(self) -> float:
         return min(1.0, self.waited / self.seconds)
 
-    def words(self) -> str:
+    def summary(self) -> str:
         return f"{self.images_per_s:.1f} images/s | data wait {self.data_wait:.0%}"

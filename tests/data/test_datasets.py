@@ -30,7 +30,7 @@ def pairs(table) -> PairDataset:
 
 @pytest.fixture(params=["text", "missing", "thin"])
 def broken(request, tmp_path) -> tuple[str, str]:
-    """Return the path of a file that gives no views, and a word of the reason."""
+    """Return the path of a file that cannot be cut into views, and part of the message that says why."""
     path = tmp_path / "broken.png"
     if request.param == "text":
         path.write_text("no image")
@@ -40,7 +40,7 @@ def broken(request, tmp_path) -> tuple[str, str]:
 
 
 def same(first: dict, second: dict) -> bool:
-    """Whether two samples, or two batches, hold the same."""
+    """Return whether two samples, or two batches, are equal."""
     if first.keys() != second.keys():
         return False
     for name, value in first.items():
@@ -67,12 +67,12 @@ class TestPhotographs:
         assert same(sample, views | {"index": 3, "mos": table["mos"].iloc[3]})
         assert len(dataset) == len(table)
 
-    def test_the_same_file_has_the_same_views_at_any_place_in_the_list(self, table):
+    def test_the_same_file_has_the_same_views_at_any_position_in_the_list(self, table):
         paths = table["path"].tolist()
         alone, last = PhotographDataset(paths[5:6], SPEC)[0], PhotographDataset([*paths[:3], paths[5]], SPEC)[3]
         assert all(torch.equal(alone[name], last[name]) for name in VIEW_NAMES)
 
-    def test_of_several_draws_the_first_is_the_one_of_evaluation(self, table):
+    def test_the_first_of_several_draws_is_that_of_evaluation(self, table):
         one, three = (PhotographDataset(table["path"], SPEC, draws=draws)[0] for draws in (1, 3))
         assert [name for name in VIEW_NAMES if torch.equal(one[name], three[name])] == ["aesthetic", "salient"]
         assert torch.equal(three["distortion"][0], one["distortion"])
@@ -80,6 +80,15 @@ class TestPhotographs:
         batch = collate_photographs([three, three])["views"]["distortion"]
         assert torch.equal(batch[1], three["distortion"])
         assert batch.movedim(-3, -1).is_contiguous()
+
+    def test_a_decoded_photograph_is_kept_only_on_request(self, table):
+        dataset = PhotographDataset([*table["path"][:2], "missing.jpg"], SPEC, keep_image=True)
+        batch = collate_photographs([dataset[index] for index in range(3)])
+        for image, path in zip(batch["images"], table["path"], strict=False):
+            np.testing.assert_array_equal(image, decode_rgb(path))
+        assert list(batch["views"]) == list(VIEW_NAMES)
+        assert len(batch["images"]) == 2
+        assert "images" not in collate_photographs([PhotographDataset(table["path"], SPEC)[0]])
 
     def test_without_opinions_the_mos_is_nan(self, table):
         assert np.isnan(PhotographDataset(table["path"], SPEC)[0]["mos"])
@@ -107,7 +116,7 @@ class TestPhotographs:
         assert message.count(bad) == 1
         assert cause in message
 
-    def test_a_batch_of_broken_files_holds_errors_alone(self, broken):
+    def test_a_batch_of_only_broken_files_has_only_errors(self, broken):
         dataset = PhotographDataset([broken[0]] * 2, SPEC)
         batch = collate_photographs([dataset[0], dataset[1]])
         assert [index for index, _ in batch["errors"]] == [0, 1]

@@ -1,4 +1,4 @@
-"""From a file to pixels, and every bad file to one clear error."""
+"""Decoding: the pixels equal Pillow's, and every bad file is one clear error."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data.decode import DEFAULT_MAX_PIXELS, EXTENSIONS, ImageError, decode_rgb, decode_thumbnail, image_size
+from data.decode import (
+    DEFAULT_MAX_PIXELS,
+    EXTENSIONS,
+    ImageError,
+    decode_rgb,
+    decode_thumbnail,
+    image_size,
+    to_rgb,
+)
 
 ORIENTATION = 0x0112
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -68,11 +76,11 @@ def test_exif_orientations_are_applied_once(picture, format_name, orientation):
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_damaged_exif_block_does_not_spoil_the_picture(picture, exif):
+def test_a_damaged_exif_block_does_not_matter(picture, exif):
     assert np.array_equal(decode_rgb(encode(picture, "JPEG", exif=exif)), by_pillow(encode(picture, "JPEG")))
 
 
-def test_an_orientation_beyond_the_eight_turns_nothing(picture):
+def test_an_unknown_orientation_is_ignored(picture):
     exif = Image.Exif()
     exif[ORIENTATION] = 9
     assert np.array_equal(decode_rgb(encode(picture, "PNG", exif=exif)), np.asarray(picture))
@@ -92,7 +100,7 @@ def test_an_orientation_beyond_the_eight_turns_nothing(picture):
         ("YCbCr", "TIFF"),
     ],
 )
-def test_other_colour_modes_become_what_pillow_makes_of_them(picture, mode, format_name):
+def test_other_colour_modes_are_converted_as_by_pillow(picture, mode, format_name):
     content = encode(picture.convert(mode), format_name)
     assert Image.open(BytesIO(content)).mode == mode
     assert np.array_equal(decode_rgb(content), by_pillow(content))
@@ -130,14 +138,14 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(mode, dtype, format_name):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_of_no_known_white_are_refused(dtype, tmp_path):
+def test_pixels_without_a_known_white_level_are_refused(dtype, tmp_path):
     path = tmp_path / "hdr.tif"
     Image.fromarray(grey_ramp(dtype)).save(path)
     with pytest.raises(ImageError, match=r"hdr\.tif: 32-bit"):
         decode_rgb(path)
 
 
-def test_the_first_of_several_pages_counts(picture):
+def test_only_the_first_page_is_read(picture):
     content = encode(picture, "TIFF", save_all=True, append_images=[ImageOps.invert(picture)])
     assert np.array_equal(decode_rgb(content), np.asarray(picture))
 
@@ -151,7 +159,7 @@ def test_path_string_and_bytes_of_a_known_extension_agree(picture, extension, tm
         assert np.array_equal(decode_rgb(source), pixels)
 
 
-def test_the_content_counts_and_not_the_extension(picture, tmp_path):
+def test_the_format_is_recognised_by_content_not_by_extension(picture, tmp_path):
     path = tmp_path / "really_a_png.jpg"
     path.write_bytes(encode(picture, "PNG"))
     assert np.array_equal(decode_rgb(path), np.asarray(picture))
@@ -160,7 +168,7 @@ def test_the_content_counts_and_not_the_extension(picture, tmp_path):
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_the_result_is_contiguous_uint8_that_can_be_written_to(picture, format_name, mode, orientation):
+def test_the_result_is_contiguous_writable_uint8(picture, format_name, mode, orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     pixels = decode_rgb(encode(picture.convert(mode), format_name, exif=exif))
@@ -179,7 +187,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_file_that_is_no_image_is_one_error_that_names_it(kind, tmp_path):
+def test_a_file_that_is_not_an_image_is_one_error_that_names_it(kind, tmp_path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(BROKEN[kind])
     with pytest.raises(ImageError) as caught:
@@ -202,8 +210,8 @@ def test_a_truncated_file_is_one_error_that_names_it(picture, kind, kept, tmp_pa
 
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_no_part_of_a_file_is_taken_for_another_picture(picture, format_name):
-    """Wherever a file is cut, it is refused, or nothing that makes a difference is missing."""
+def test_a_truncated_file_is_never_decoded_to_other_pixels(picture, format_name):
+    """Wherever a file is cut, it is refused, or the missing bytes do not matter."""
     content = encode(picture, format_name)
     whole = decode_rgb(content)
     refused = 0
@@ -240,7 +248,7 @@ def test_a_header_that_promises_too_much_is_refused_before_it_is_decoded():
         decode_rgb(bytes(content))
 
 
-def test_max_pixels_takes_the_place_of_pillows_own_limit(picture, monkeypatch):
+def test_max_pixels_replaces_pillows_own_limit(picture, monkeypatch):
     content = encode(picture, "PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with warnings.catch_warnings():
@@ -249,7 +257,7 @@ def test_max_pixels_takes_the_place_of_pillows_own_limit(picture, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", [123_456, None])
-def test_pillows_own_limit_is_as_before_after_success_and_failure(picture, limit, monkeypatch):
+def test_pillows_own_limit_is_restored_after_success_and_failure(picture, limit, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     content = encode(picture, "JPEG")
     decode_rgb(content)
@@ -260,7 +268,7 @@ def test_pillows_own_limit_is_as_before_after_success_and_failure(picture, limit
         assert limit == Image.MAX_IMAGE_PIXELS
 
 
-def test_pillows_own_limit_is_as_before_after_threads_have_decoded(monkeypatch):
+def test_pillows_own_limit_is_restored_after_decoding_in_threads(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 123_456)
     content = encode(Image.new("RGB", (400, 300)), "PNG")
     for _ in range(20):
@@ -279,7 +287,7 @@ def test_a_real_photograph_has_the_same_bits_as_pillows(uhd_iqa_dir):
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_in_the_header_is_that_of_the_pixels(picture, format_name, orientation, tmp_path):
+def test_the_size_from_the_header_is_that_of_the_pixels(picture, format_name, orientation, tmp_path):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     path = tmp_path / "picture"
@@ -288,7 +296,7 @@ def test_the_size_in_the_header_is_that_of_the_pixels(picture, format_name, orie
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None], ids=["empty", "text", "missing"])
-def test_a_header_that_cannot_be_read_is_named_as_by_decoding(content, tmp_path):
+def test_an_unreadable_header_is_the_same_error_as_in_decoding(content, tmp_path):
     path = tmp_path / "file.jpg"
     if content is not None:
         path.write_bytes(content)
@@ -310,7 +318,7 @@ def test_a_size_beyond_max_pixels_is_refused(picture, tmp_path):
 
 @pytest.mark.parametrize("format_name", FORMATS)
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_thumbnail_is_the_picture_made_small(format_name, orientation, tmp_path):
+def test_a_thumbnail_is_the_image_scaled_down(format_name, orientation, tmp_path):
     ramp = np.linspace(0, 255, 400).astype(np.uint8)
     image = Image.fromarray(np.stack([np.tile(ramp, (300, 1))] * 3, axis=2))
     exif = Image.Exif()
@@ -325,20 +333,77 @@ def test_a_thumbnail_is_the_picture_made_small(format_name, orientation, tmp_pat
     assert np.abs(small - expected).mean() < 3
 
 
-def test_a_thumbnail_of_sixteen_bits_is_scaled_and_a_small_picture_stays(tmp_path):
+def test_a_thumbnail_of_sixteen_bits_is_scaled_and_a_small_image_keeps_its_size(tmp_path):
     Image.fromarray(grey_ramp()).save(tmp_path / "a.png")
     small = decode_thumbnail(tmp_path / "a.png", 1000)
     np.testing.assert_array_equal(small, decode_rgb(tmp_path / "a.png"))
 
 
-def test_a_thumbnail_of_no_picture_is_refused(tmp_path):
+def test_a_thumbnail_of_a_text_file_is_refused(tmp_path):
     (tmp_path / "text.jpg").write_text("no photograph")
     with pytest.raises(ImageError, match=r"text\.jpg"):
         decode_thumbnail(tmp_path / "text.jpg", 100)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
-def test_what_hangs_behind_a_jpeg_is_no_scan(picture, progressive):
+def test_bytes_after_the_end_of_a_jpeg_are_not_counted_as_scans(picture, progressive):
     content = encode(picture, "JPEG", progressive=progressive, comment=b"\xff\xda" * 300)
     expected = np.asarray(Image.open(BytesIO(content)).convert("RGB"))
     np.testing.assert_array_equal(decode_rgb(content + b"\xff\xda\x00\x02" * 300), expected)
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_path_bytes_pil_image_and_array_give_the_same_pixels(picture, format_name, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = tmp_path / "picture"
+    picture.save(path, format=format_name, exif=exif)
+    pixels = decode_rgb(path)
+    loaded = Image.open(path)
+    loaded.load()
+    for photo in (path, str(path), path.read_bytes(), Image.open(path), loaded, pixels, pixels[::-1][::-1]):
+        rgb = to_rgb(photo)
+        assert np.array_equal(rgb, pixels)
+        assert rgb.flags.c_contiguous
+
+
+def test_an_array_is_used_as_it_is_and_a_pil_image_is_copied(picture):
+    pixels = np.asarray(picture).copy()
+    assert to_rgb(pixels) is pixels
+    before = pixels.copy()
+    to_rgb(picture)[:] = 0
+    assert np.array_equal(np.asarray(picture), before)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 6), np.uint8),
+        np.zeros((4, 6, 4), np.uint8),
+        np.zeros((3, 4, 6), np.uint8),
+        np.zeros((1, 4, 6, 3), np.uint8),
+        np.zeros((0, 6, 3), np.uint8),
+        np.zeros((4, 6, 3), np.float32),
+        np.zeros((4, 6, 3), np.int64),
+    ],
+    ids=lambda array: f"{array.shape} {array.dtype}",
+)
+def test_an_array_of_another_shape_or_dtype_is_an_image_error_that_says_which(array):
+    with pytest.raises(ImageError, match=rf"\(H, W, 3\) uint8.*{array.dtype}") as caught:
+        to_rgb(array)
+    assert str(array.shape) in str(caught.value)
+
+
+def test_a_pil_image_obeys_max_pixels_and_needs_a_known_white_level(picture):
+    assert to_rgb(picture, max_pixels=83 * 57).shape == (57, 83, 3)
+    with pytest.raises(ImageError, match=r"<PIL image>: 83 x 57 .*--max_pixels 4730"):
+        to_rgb(picture, max_pixels=83 * 57 - 1)
+    with pytest.raises(ImageError, match="<PIL image>: 32-bit"):
+        to_rgb(Image.fromarray(grey_ramp(np.float32)))
+
+
+@pytest.mark.parametrize("photo", [None, 5, ["a.jpg"]], ids=str)
+def test_anything_else_is_a_type_error(photo):
+    with pytest.raises(TypeError):
+        to_rgb(photo)

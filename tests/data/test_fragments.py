@@ -1,4 +1,4 @@
-"""Grid mini-patch sampling: what is in the mosaic, and from where."""
+"""Grid mini-patch sampling: the mosaic's pixels and where they come from."""
 
 import numpy as np
 import pytest
@@ -59,9 +59,9 @@ def test_every_patch_lies_inside_its_own_cell(grid):
 def test_every_offset_inside_a_cell_is_as_likely_as_any_other():
     n, size = 100, 4
     tops, lefts = place_patches(6 * n, 8 * n, n, size, generator())
-    for offsets, places in ((tops % 6, 3), (lefts % 8, 5)):
-        shares = np.bincount(offsets.ravel()) / n**2
-        assert shares == pytest.approx(np.full(places, 1 / places), abs=0.02)
+    for offsets, count in ((tops % 6, 3), (lefts % 8, 5)):
+        frequencies = np.bincount(offsets.ravel()) / n**2
+        assert frequencies == pytest.approx(np.full(count, 1 / count), abs=0.02)
 
 
 def test_patches_are_placed_independently_of_each_other():
@@ -109,7 +109,7 @@ def test_max_pixels_limits_the_enlarged_image():
         sample_fragments(image, 3, 16, generator(), max_pixels=48 * 96 - 1)
 
 
-def test_a_grid_whose_cells_hold_no_patch_is_refused():
+def test_a_grid_whose_cells_are_smaller_than_a_patch_is_refused():
     with pytest.raises(ValueError, match="cannot hold"):
         place_patches(95, 200, 3, 32, generator())
 
@@ -122,7 +122,7 @@ def test_memory_layout_does_not_matter(photograph):
 
 
 @pytest.mark.parametrize(("shape", "tolerance"), [((270, 480), 0), ((480, 300), 0), ((60, 91), 1)])
-def test_the_mosaic_is_the_plain_ways_to_a_grey_level_where_it_enlarges(shape, tolerance):
+def test_the_mosaic_equals_the_plain_implementations_within_a_grey_level_if_enlarged(shape, tolerance):
     image = noise(*shape)
     mosaic = sample_fragments(image, 5, 32, generator())
     plain = plain_views(Image.fromarray(image), generator(), n_fragment=5)["distortion"]

@@ -1,4 +1,4 @@
-"""Reading packed views: those that cutting the photograph would give, or a refusal that names the difference."""
+"""Packed views equal the views cut from the photograph, or the pack is refused with the difference named."""
 
 import json
 import os
@@ -13,7 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data.datasets import PairDataset, PhotographDataset, collate_pairs, collate_photographs
-from data.packed import MANIFEST, VIEWS, PackedPhotographs, PackedViews, PackError, partial_folder
+from data.pack_format import MANIFEST, VIEWS, PackError, partial_folder
+from data.packed import PackedPhotographs, PackedViews
 from data.packing import UnfinishedPack, plan_pack
 from data.views import ViewSpec
 
@@ -23,26 +24,26 @@ SHAPES = [(120, 200), (200, 120), (60, 300), (20, 20), (64, 64), (97, 131), (400
 
 
 def pack(folder, rows: pd.DataFrame, spec: ViewSpec = SPEC, draws: int = 3) -> None:
-    """Make a whole pack."""
+    """Make a complete pack."""
     unfinished = UnfinishedPack(folder, plan_pack(rows, spec, SEED, draws))
     writer = unfinished.begin(rows["path"])
     for index in range(len(writer)):
-        place, checksum, error = writer[index]
+        record_index, checksum, error = writer[index]
         assert error is None
-        unfinished.record(place, checksum)
+        unfinished.record(record_index, checksum)
     unfinished.finish()
 
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory) -> pd.DataFrame:
-    """Photographs of many shapes and kinds, half of them for training; sample numbers with gaps."""
+    """Photographs of many shapes and formats, half of them for training; sample numbers with gaps."""
     folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(4)
     names = []
     for number, shape in enumerate(SHAPES):
         image = Image.fromarray(generator.integers(0, 256, (*shape, 3), np.uint8))
         exif = Image.Exif()
-        exif[0x0112] = 1 + number  # every way of turning a picture
+        exif[0x0112] = 1 + number  # every orientation but the last
         image.save(folder / f"{number}.jpg", exif=exif)
         image.convert("L").save(folder / f"{number}.png")
         names += [f"{number}.jpg", f"{number}.png"]
@@ -84,7 +85,7 @@ def assert_same_samples(first: dict, second: dict) -> None:
 
 
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_training_views_are_those_of_the_same_draw_bit_for_bit(packed, rows, epoch):
+def test_training_views_equal_those_cut_for_the_same_draw_bit_for_bit(packed, rows, epoch):
     direct = PairDataset(split(rows, "train"), SPEC, SEED)
     from_pack = PairDataset(split(rows, "train"), SPEC, SEED, packed)
     for index in range(len(direct)):
@@ -99,7 +100,7 @@ def test_after_the_last_draw_the_fragments_repeat_and_the_crops_do_not(packed, r
     assert not torch.equal(first["aesthetic"], later["aesthetic"])
 
 
-def test_validation_views_are_those_of_evaluation_bit_for_bit(packed, rows):
+def test_validation_views_equal_those_of_evaluation_bit_for_bit(packed, rows):
     validation = split(rows, "val")
     direct = PhotographDataset(validation["path"], SPEC)
     from_pack = PackedPhotographs(packed, validation.index)
@@ -109,7 +110,7 @@ def test_validation_views_are_those_of_evaluation_bit_for_bit(packed, rows):
 
 
 @pytest.mark.parametrize("views", [("aesthetic",), ("distortion", "salient")], ids="+".join)
-def test_a_model_of_fewer_views_packs_no_others(views, rows, tmp_path):
+def test_only_the_views_that_a_model_reads_are_packed(views, rows, tmp_path):
     spec = replace(SPEC, views=views)
     pack(tmp_path / "few", rows, spec)
     packed = PackedViews(tmp_path / "few", rows, spec, SEED)
@@ -131,17 +132,17 @@ def test_batches_are_the_same_with_and_without_workers(packed, rows):
         list(DataLoader(validation, batch_size=3, num_workers=workers, collate_fn=collate_photographs))
         for workers in (0, 2)
     ]
-    for alone, shared in zip(*runs, strict=True):
-        assert_same_samples(alone["views"], shared["views"])
+    for without, with_workers in zip(*runs, strict=True):
+        assert_same_samples(without["views"], with_workers["views"])
 
 
-def test_a_batch_keeps_pixels_together(packed, rows):
+def test_a_batch_is_channels_last_in_memory(packed, rows):
     pairs = PairDataset(split(rows, "train"), SPEC, SEED, packed)
     views = collate_pairs([pairs[0, 0], pairs[0, 1]])["views"]
     assert all(view.is_contiguous(memory_format=torch.channels_last) for view in views.values())
 
 
-def test_views_own_their_memory_and_a_pack_travels_without_its_map(packed, rows):
+def test_views_own_their_memory_and_a_pack_is_pickled_without_its_map(packed, rows):
     sample = int(rows.index[0])
     view = packed.views(sample)["salient"]
     before = view.clone()
@@ -170,13 +171,13 @@ def refused(folder, rows, spec=SPEC, seed=SEED) -> str:
         ("views", ("patches",)),
     ],
 )
-def test_views_cut_in_another_way_are_refused_by_name(folder, rows, field, value):
+def test_a_pack_of_another_view_setting_is_refused_and_the_setting_named(folder, rows, field, value):
     message = refused(folder, rows, replace(SPEC, **{field: value}))
     assert field in message
     assert str(value if isinstance(value, int) else value[-1]) in message
 
 
-def test_another_training_seed_is_refused_by_name(folder, rows):
+def test_a_pack_of_another_training_seed_is_refused_and_both_seeds_named(folder, rows):
     assert "random_seed is 1000, here 5" in refused(folder, rows, seed=5)
 
 
@@ -187,7 +188,7 @@ def test_photographs_that_are_not_in_it_are_named(folder, rows):
     assert rows["image"].iloc[0] in refused(folder, other_split)
 
 
-def test_fewer_photographs_than_it_holds_are_no_fault(folder, rows):
+def test_a_run_may_use_fewer_photographs_than_the_pack_holds(folder, rows):
     PackedViews(folder, rows.iloc[3:], SPEC, SEED)
 
 
@@ -203,8 +204,8 @@ def test_a_photograph_that_has_changed_is_named(folder, rows):
     assert "changed" in message
 
 
-def test_no_pack_and_an_unfinished_pack_are_told_apart(rows, tmp_path):
-    assert "not there" in refused(tmp_path / "none", rows)
+def test_the_message_distinguishes_no_pack_an_unfinished_pack_and_another_folder(rows, tmp_path):
+    assert "does not exist" in refused(tmp_path / "none", rows)
     partial_folder(tmp_path / "none").mkdir()
     assert "unfinished" in refused(tmp_path / "none", rows)
     (tmp_path / "empty").mkdir()
@@ -233,7 +234,7 @@ def test_a_file_of_another_length_is_refused(rows, tmp_path):
 
 
 @pytest.mark.parametrize(("policy", "validated"), [("all", 5), ("all", 0), ("texture", 0)])
-def test_packed_patches_are_those_cut_from_the_photograph(policy, validated, rows, tmp_path):
+def test_packed_patches_equal_those_cut_from_the_photograph(policy, validated, rows, tmp_path):
     spec = ViewSpec(views=("patches",), patch_dimension=32, patch_policy=policy, patches=validated)
     pack(tmp_path / "pack", rows, spec, draws=2)
     packed = PackedViews(tmp_path / "pack", rows, spec, SEED)
@@ -249,8 +250,7 @@ def test_packed_patches_are_those_cut_from_the_photograph(policy, validated, row
             break
 
 
-def test_a_pack_serves_runs_that_read_some_of_its_views(packed, folder, rows):
-    """But not those that read more."""
+def test_a_run_may_read_some_of_a_packs_views_but_no_others(packed, folder, rows):
     for views in (("salient",), ("aesthetic", "distortion")):
         some = PackedViews(folder, rows, replace(SPEC, views=views), SEED)
         for sample in rows.index:

@@ -1,4 +1,4 @@
-"""Making packs: the same bytes however often it is interrupted, and nothing made twice."""
+"""Making packs: interrupted or not, the bytes are the same, and no record is made twice."""
 
 import os
 import random
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import prepare
-from data.packed import JOURNAL, VIEWS, PackError, partial_folder
+from data.pack_format import JOURNAL, VIEWS, PackError, partial_folder
 from data.packing import UnfinishedPack, plan_pack, remove_pack
 from data.synthetic import make_synthetic_dataset
 from data.tables import load_table
@@ -32,7 +32,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def images(tiny_dataset, tmp_path) -> Path:
-    """A copy of the tiny data set that a test may spoil."""
+    """A copy of the tiny data set that a test may damage."""
     return Path(shutil.copytree(tiny_dataset, tmp_path / "images"))
 
 
@@ -46,24 +46,24 @@ def command(images, tmp_path):
 
 @pytest.fixture
 def reference(command, tmp_path) -> dict[str, bytes]:
-    """What an uninterrupted run makes."""
+    """The files of a pack made without interruption."""
     assert prepare.main(command(f"--out={tmp_path}/reference")) == 0
     return content(tmp_path / "reference")
 
 
-def test_a_pack_is_a_file_of_views_and_a_manifest_and_holds_no_test_image(reference, images):
+def test_a_pack_is_a_file_of_views_and_a_manifest_and_has_no_test_image(reference, images):
     assert set(reference) == {VIEWS, "manifest.json"}
     labels = pd.read_csv(images / "uhd-iqa-metadata.csv")
     names = labels.loc[labels["set"] == "test", "image_name"]
     assert not any(f'"{name}"'.encode() in reference["manifest.json"] for name in names)
 
 
-def test_workers_do_not_matter(reference, command, tmp_path):
+def test_the_number_of_workers_does_not_change_the_pack(reference, command, tmp_path):
     assert prepare.main(command("--num_workers=2")) == 0
     assert content(tmp_path / "pack") == reference
 
 
-def test_the_options_may_come_from_a_config_of_training(reference, command, tmp_path, images):
+def test_the_options_may_come_from_a_training_config(reference, command, tmp_path, images):
     config = tmp_path / "run.yaml"
     config.write_text(
         "n_fragment: 2\nresize: 72\ncrop_size: 64\nsalient_patch_dimension: 64\nlr: 0.1\nbackbone: swin_s\n"
@@ -74,8 +74,8 @@ def test_the_options_may_come_from_a_config_of_training(reference, command, tmp_
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_started_again_it_is_the_same_pack(reference, command, tmp_path):
-    """Both splits are small, so the process is watched and killed when so many records are made."""
+def test_killed_at_any_moment_and_resumed_the_pack_is_the_same(reference, command, tmp_path):
+    """The data set is small, so the process is killed once the journal has a given number of records."""
     words = [sys.executable, str(ROOT / "prepare.py"), *command("--num_workers=1")]
     journal = partial_folder(tmp_path / "pack") / JOURNAL
     moments = sorted(random.Random(time.time()).sample(range(1, 13), 5))
@@ -93,12 +93,12 @@ def test_killed_at_any_moment_and_started_again_it_is_the_same_pack(reference, c
 
 @pytest.fixture
 def interrupted(command, tmp_path, monkeypatch) -> Path:
-    """The folder of a pack that was interrupted when seven of its records were made."""
+    """The folder of a pack that was interrupted after seven records."""
     record, made = UnfinishedPack.record, []
 
-    def interrupt(self, place, checksum):
-        record(self, place, checksum)
-        made.append(place)
+    def interrupt(self, index, checksum):
+        record(self, index, checksum)
+        made.append(index)
         if len(made) == 7:
             raise KeyboardInterrupt
 
@@ -109,8 +109,10 @@ def interrupted(command, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_where_the_file_of_views_is_gone_all_is_made_again(reference, interrupted, command, tmp_path, capsys, finished):
-    """As when the process was killed before it had laid the file out."""
+def test_if_the_file_of_views_is_missing_everything_is_made_again(
+    reference, interrupted, command, tmp_path, capsys, finished
+):
+    """This also happens if the process is killed before it creates the file."""
     if finished:
         assert prepare.main(command()) == 0
     ((tmp_path / "pack" if finished else interrupted) / VIEWS).unlink()
@@ -120,7 +122,7 @@ def test_where_the_file_of_views_is_gone_all_is_made_again(reference, interrupte
 
 
 @pytest.mark.parametrize("end", [b"", b'{"record": {"image": "1.j', b"\xff\xfe"], ids=["clean", "torn", "garbage"])
-def test_what_the_journal_vouches_for_is_not_made_again(reference, interrupted, command, tmp_path, capsys, end):
+def test_records_in_the_journal_are_not_made_again(reference, interrupted, command, tmp_path, capsys, end):
     with (interrupted / JOURNAL).open("ab") as journal:
         journal.write(end)
     assert prepare.main(command()) == 0
@@ -136,7 +138,7 @@ def test_a_record_that_does_not_match_its_checksum_is_made_again(reference, inte
     assert content(tmp_path / "pack") == reference
 
 
-def test_a_whole_pack_is_checked_and_left_as_it_is(command, tmp_path, capsys):
+def test_a_complete_pack_is_checked_and_left_as_it_is(command, tmp_path, capsys):
     assert prepare.main(command()) == 0
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "pack").iterdir()}
     assert prepare.main(command()) == 0
@@ -144,7 +146,7 @@ def test_a_whole_pack_is_checked_and_left_as_it_is(command, tmp_path, capsys):
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "pack").iterdir()} == before
 
 
-def test_a_whole_pack_that_is_damaged_or_out_of_date_is_mended(reference, command, images, tmp_path, capsys):
+def test_a_complete_pack_that_is_damaged_or_out_of_date_is_repaired(reference, command, images, tmp_path, capsys):
     assert prepare.main(command()) == 0
     with (tmp_path / "pack" / VIEWS).open("r+b") as file:
         file.seek(-5, os.SEEK_END)
@@ -162,9 +164,7 @@ def test_a_whole_pack_that_is_damaged_or_out_of_date_is_mended(reference, comman
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_pack_of_other_settings_is_refused_by_name_and_replaced_on_demand(
-    finished, command, tmp_path, capsys, monkeypatch
-):
+def test_a_pack_with_other_settings_is_refused_and_replaced_on_demand(finished, command, tmp_path, capsys, monkeypatch):
     if not finished:
         monkeypatch.setattr(UnfinishedPack, "finish", lambda self: None)
     assert prepare.main(command()) == 0
@@ -180,7 +180,7 @@ def test_a_pack_of_other_settings_is_refused_by_name_and_replaced_on_demand(
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_pack_of_another_data_set_is_refused_and_replaced_on_demand(finished, command, images, tmp_path, capsys):
-    """Their photographs bear the same names."""
+    """The photographs of both data sets have the same names."""
     assert prepare.main(command()) == 0
     folder = tmp_path / "pack" if finished else (tmp_path / "pack").rename(partial_folder(tmp_path / "pack"))
     before = content(folder)
@@ -199,25 +199,25 @@ def test_a_folder_of_something_else_is_never_touched(command, tmp_path, capsys):
     (tmp_path / "pack" / "thesis.tex").write_text("years of work")
     for more in ([], ["--overwrite"]):
         assert prepare.main(command(*more)) == EXIT_UNUSABLE_INPUT
-        assert "no pack" in capsys.readouterr().err
+        assert "not a pack" in capsys.readouterr().err
     assert (tmp_path / "pack" / "thesis.tex").read_text() == "years of work"
 
 
-def test_too_small_a_disk_is_found_out_before_the_work(command, tmp_path, monkeypatch, capsys):
+def test_a_disk_that_is_too_small_is_reported_before_the_work(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 10}))
     assert prepare.main(command()) == EXIT_UNUSABLE_INPUT
     assert "are free" in capsys.readouterr().err
     assert not partial_folder(tmp_path / "pack").exists()
 
 
-def test_the_disk_it_needs_is_told(command, tmp_path, capsys):
+def test_the_disk_space_needed_is_printed(command, tmp_path, capsys):
     assert prepare.main(command()) == 0
     size = (tmp_path / "pack" / VIEWS).stat().st_size
     assert f"{size / 1e9:.2f} GB" in capsys.readouterr().out
 
 
 def test_an_image_that_cannot_be_decoded_is_reported_and_the_rest_packed(reference, command, images, tmp_path, capsys):
-    """Mended, only it is packed anew."""
+    """Once it is repaired, only that image is packed."""
     broken = sorted((images / "training").iterdir())[2]
     whole, stat = broken.read_bytes(), broken.stat()
     broken.write_bytes(whole[: len(whole) // 2])
@@ -233,7 +233,7 @@ def test_an_image_that_cannot_be_decoded_is_reported_and_the_rest_packed(referen
     assert content(tmp_path / "pack") == reference
 
 
-def test_headers_that_cannot_be_read_are_listed_before_the_work(command, images, tmp_path, capsys):
+def test_unreadable_headers_are_listed_before_the_work(command, images, tmp_path, capsys):
     broken = sorted((images / "training").iterdir())[:2]
     for path in broken:
         path.write_text("no image")
@@ -243,8 +243,8 @@ def test_headers_that_cannot_be_read_are_listed_before_the_work(command, images,
     assert not partial_folder(tmp_path / "pack").exists()
 
 
-def test_a_picture_too_long_and_thin_is_named_before_the_work(command, images, tmp_path, capsys):
-    """Its record would be larger than all others together."""
+def test_an_image_that_is_too_long_and_thin_is_named_before_the_work(command, images, tmp_path, capsys):
+    """Its record would be larger than all others combined."""
     path = next((images / "training").iterdir())
     Image.new("L", (1, 60_000)).save(path, format="PNG")
     assert prepare.main(command("--max_pixels=80000")) == EXIT_UNUSABLE_INPUT
@@ -254,23 +254,22 @@ def test_a_picture_too_long_and_thin_is_named_before_the_work(command, images, t
     assert not partial_folder(tmp_path / "pack").exists()
 
 
-def test_a_file_that_cannot_be_written_ends_the_packing_in_one_line(command, tmp_path, monkeypatch, capsys):
+def test_a_file_that_cannot_be_written_is_reported_in_one_line(command, tmp_path, monkeypatch, capsys):
     begin = UnfinishedPack.begin
 
-    def begin_and_lose_the_file(self, paths):
+    def begin_and_delete_the_file(self, paths):
         writer = begin(self, paths)
         writer.file.unlink()
         return writer
 
-    monkeypatch.setattr(UnfinishedPack, "begin", begin_and_lose_the_file)
+    monkeypatch.setattr(UnfinishedPack, "begin", begin_and_delete_the_file)
     assert prepare.main(command("--num_workers=1")) == EXIT_UNUSABLE_INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be written: No such file" in line
     assert "is kept" in line
 
 
-def test_a_picture_that_is_not_of_the_size_in_its_header_is_a_failure(images, tmp_path):
-    """It was replaced after the plan was made."""
+def test_an_image_whose_size_has_changed_since_the_plan_is_a_failure(images, tmp_path):
     rows = load_table("UHD_IQA", images, ("train",)).split("train")
     pack = UnfinishedPack(tmp_path / "pack", plan_pack(rows, SPEC, 0, 1))
     writer = pack.begin(rows["path"])
@@ -279,12 +278,12 @@ def test_a_picture_that_is_not_of_the_size_in_its_header_is_a_failure(images, tm
     assert rows["path"].iloc[1] in writer[1][2]
 
 
-def test_removing_what_is_not_there_is_no_fault(tmp_path):
+def test_only_packs_are_removed_and_a_missing_one_is_ignored(tmp_path):
     remove_pack(tmp_path / "none")
     (tmp_path / "pack").mkdir()
     remove_pack(tmp_path / "pack")
     assert not (tmp_path / "pack").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").write_text("")
-    with pytest.raises(PackError, match="no pack"):
+    with pytest.raises(PackError, match="not a pack"):
         remove_pack(tmp_path / "other")

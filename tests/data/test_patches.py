@@ -1,11 +1,11 @@
-"""The patches that rival policies look at."""
+"""Patches of the full-resolution image: which are cut, and in what order."""
 
 import numpy as np
 import pytest
 import torch
 
 from data.decode import ImageError
-from data.patches import FEW, count_patches, cut_patches, grid_cells, texture_complexity
+from data.patches import N_PATCHES, count_patches, cut_patches, grid_cells, texture_complexity
 
 
 def numbered(rows: int, columns: int, size: int, margin: int = 0) -> np.ndarray:
@@ -36,22 +36,22 @@ def test_some_of_all_patches_are_spread_evenly():
     assert colours(cut_patches(numbered(1, 2, 8), 8, count=3)) == [1, 1, 2]
 
 
-def test_training_draws_three_different_patches_anew():
+def test_training_draws_three_different_patches_each_time():
     image = numbered(3, 4, 8)
     drawn = [colours(cut_patches(image, 8, generator=np.random.default_rng(seed))) for seed in range(20)]
-    assert all(len(set(numbers)) == FEW == len(numbers) for numbers in drawn)
+    assert all(len(set(numbers)) == N_PATCHES == len(numbers) for numbers in drawn)
     assert {number for numbers in drawn for number in numbers} == set(range(1, 13))
-    assert len(colours(cut_patches(numbered(1, 2, 8), 8, generator=np.random.default_rng(0)))) == FEW
+    assert len(colours(cut_patches(numbered(1, 2, 8), 8, generator=np.random.default_rng(0)))) == N_PATCHES
 
 
-def test_the_most_complex_patches_are_chosen_whatever_the_generator():
+def test_the_most_complex_patches_are_chosen_with_any_generator():
     image = numbered(3, 4, 8)
     noise = np.random.default_rng(0)
     for order, cell in enumerate((9, 2, 7)):
         row, column = divmod(cell, 4)
         strength = 200 - 60 * order
-        place = image[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
-        place[:] = 20 + strength * noise.integers(0, 2, (8, 8, 1))
+        patch = image[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
+        patch[:] = 20 + strength * noise.integers(0, 2, (8, 8, 1))
     cells = grid_cells(image, 8)
     expected = np.stack([cells[9 // 4, 9 % 4], cells[0, 2], cells[7 // 4, 7 % 4]])
     for generator in (None, np.random.default_rng(1)):
@@ -60,7 +60,7 @@ def test_the_most_complex_patches_are_chosen_whatever_the_generator():
 
 
 def test_complexity_is_the_contrast_of_the_co_occurrence_matrix():
-    """Held against the matrix itself, counted pixel by pixel."""
+    """Compared with the matrix itself, counted pixel by pixel."""
     patch = np.random.default_rng(0).integers(0, 256, (1, 9, 9, 3), dtype=np.uint8)
     levels = (patch[0] @ np.array([0.299, 0.587, 0.114], np.float32) / 16).astype(int)
     expected = 0.0
@@ -83,8 +83,8 @@ def test_a_small_photograph_is_enlarged_first():
         cut_patches(np.zeros((1, 4000, 3), np.uint8), 64, max_pixels=10**6)
 
 
-def test_a_policy_of_three_has_three():
-    assert count_patches(2160, 3840, 480, "texture") == FEW
+def test_the_number_of_patches_is_known_from_the_size():
+    assert count_patches(2160, 3840, 480, "texture") == N_PATCHES
     assert count_patches(2160, 3840, 480) == 32
     assert count_patches(2160, 3840, 480, count=12) == 12
-    assert len(cut_patches(numbered(1, 1, 8), 8, "texture")) == FEW
+    assert len(cut_patches(numbered(1, 1, 8), 8, "texture")) == N_PATCHES

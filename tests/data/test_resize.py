@@ -1,4 +1,4 @@
-"""Resampling, held against Pillow's BILINEAR."""
+"""Resampling, compared with Pillow's BILINEAR."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_resizing_down_and_up_is_within_a_grey_level_of_pillow(photograph, heigh
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 3)])
-def test_images_of_a_few_pixels_are_enlarged_as_by_pillow(shape):
+def test_tiny_images_are_enlarged_as_by_pillow(shape):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     pillow = Image.fromarray(image).resize((61, 47), Image.Resampling.BILINEAR)
     assert difference(resize_bilinear(image, 47, 61), np.asarray(pillow)) <= 1
@@ -42,7 +42,7 @@ def test_noise_of_any_width_is_within_a_grey_level_of_pillow(width):
 
 @pytest.mark.parametrize("limit", [0, 10**9], ids=["columns first", "rows first"])
 def test_either_order_is_within_a_grey_level_of_pillow(photograph, limit, monkeypatch):
-    monkeypatch.setattr("data.resize.ROWS_AT_HAND", limit)
+    monkeypatch.setattr("data.resize.ROWS_FIRST_MAX_BYTES", limit)
     for height, width in ((97, 200), (401, 700)):
         pillow = Image.fromarray(photograph).resize((width, height), Image.Resampling.BILINEAR)
         assert difference(resize_bilinear(photograph, height, width), np.asarray(pillow)) <= 1

@@ -1,4 +1,4 @@
-"""Where the salient crop lies."""
+"""The position of the salient crop."""
 
 import numpy as np
 import pytest
@@ -35,10 +35,8 @@ def test_the_central_crop_is_torchvisions(height, width, size):
 @pytest.mark.parametrize(("top", "left"), [(0, 0), (0, 676), (376, 0), (376, 676), (190, 340), (100, 600), (376, 250)])
 def test_the_spectral_crop_finds_a_textured_spot_on_a_plain_background(top, left):
     side, size = 224, 256
-    found_top, found_left = salient_corner(plain_background_with_a_spot(top, left, side), size, "spectral")
-    overlap = [
-        min(found + size, spot + side) - max(found, spot) for found, spot in ((found_top, top), (found_left, left))
-    ]
+    corner = salient_corner(plain_background_with_a_spot(top, left, side), size, "spectral")
+    overlap = [min(crop + size, spot + side) - max(crop, spot) for crop, spot in zip(corner, (top, left), strict=True)]
     assert min(overlap) >= 0.8 * side
 
 
@@ -67,7 +65,7 @@ def test_in_a_picture_of_one_colour_the_spectral_crop_is_central(shape, value):
     assert salient_corner(image, 65, "spectral") == salient_corner(image, 65, "center")
 
 
-def test_the_same_picture_always_has_the_same_salient_place():
+def test_the_same_image_always_has_the_same_salient_crop():
     image = noise(400, 700)
     before = image.copy()
     assert salient_corner(image, 128, "spectral") == salient_corner(image, 128, "spectral")
@@ -75,7 +73,7 @@ def test_the_same_picture_always_has_the_same_salient_place():
 
 
 @pytest.mark.parametrize(("shape", "expected"), [((300, 600), (32, 64)), ((600, 300), (64, 32)), ((1, 500), (1, 64))])
-def test_the_saliency_map_is_a_thumbnail_of_finite_amounts(shape, expected):
+def test_the_saliency_map_is_a_thumbnail_of_finite_non_negative_values(shape, expected):
     saliency = spectral_residual(noise(*shape))
     assert saliency.shape == expected
     assert max(saliency.shape) == THUMBNAIL

@@ -1,4 +1,4 @@
-"""Where random numbers come from: one stream for each purpose and place, never global state."""
+"""Random generators: one stream for each purpose, seed and keys, and no global state."""
 
 import random
 
@@ -9,11 +9,11 @@ import torch
 from data.seeding import Purpose, derive_generator, seed_torch
 
 
-def draws(purpose: Purpose, seed: int, *place: int) -> list[int]:
-    return derive_generator(purpose, seed, *place).integers(0, 2**63, 8).tolist()
+def draws(purpose: Purpose, seed: int, *keys: int) -> list[int]:
+    return derive_generator(purpose, seed, *keys).integers(0, 2**63, 8).tolist()
 
 
-def test_the_same_place_has_the_same_stream():
+def test_equal_keys_give_the_same_stream():
     assert draws(Purpose.CROP, 7, 3, 5) == draws(Purpose.CROP, 7, 3, 5)
 
 
@@ -30,11 +30,11 @@ def test_the_same_place_has_the_same_stream():
     ],
     ids=str,
 )
-def test_a_place_that_differs_anywhere_has_another_stream(other):
+def test_any_difference_in_the_arguments_gives_another_stream(other):
     assert draws(Purpose.CROP, 7, 3, 5) != draws(*other)
 
 
-def test_zeros_at_the_end_of_a_place_count():
+def test_trailing_zeros_give_another_stream():
     assert draws(Purpose.SHUFFLE, 0) != draws(Purpose.SHUFFLE, 0, 0) != draws(Purpose.SHUFFLE, 0, 0, 0)
 
 
@@ -63,18 +63,18 @@ def test_global_generators_neither_move_a_stream_nor_are_moved_by_it():
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 
-def torch_draws(*place: int) -> list[float]:
+def torch_draws(*arguments: int) -> list[float]:
     with torch.random.fork_rng(devices=[]):
-        seed_torch(*place)
+        seed_torch(*arguments)
         return torch.rand(4).tolist()
 
 
-def test_a_training_step_has_the_same_torch_stream_whenever_it_is_run():
+def test_a_training_step_has_the_same_torch_stream_whenever_it_runs():
     first = torch_draws(1000, 17, 0)
     torch.rand(3)
     assert torch_draws(1000, 17, 0) == torch_draws(1000, 17) == first
 
 
 def test_seeds_steps_and_ranks_have_torch_streams_of_their_own():
-    places = [(seed, step, rank) for seed in (0, 1, 2**32 - 1) for step in (0, 1, 2) for rank in (0, 1, 2)]
-    assert len({tuple(torch_draws(*place)) for place in places}) == len(places)
+    steps = [(seed, step, rank) for seed in (0, 1, 2**32 - 1) for step in (0, 1, 2) for rank in (0, 1, 2)]
+    assert len({tuple(torch_draws(*arguments)) for arguments in steps}) == len(steps)

@@ -39,10 +39,12 @@ def labels(tiny_dataset) -> pd.DataFrame:
     return pd.read_csv(tiny_dataset / LABEL_FILE)
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(tmp_path):
-    first, again, shared = (make(tmp_path / name, seed=9, workers=n) for name, n in (("a", 1), ("b", 1), ("c", 2)))
+def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path):
+    first, again, with_workers = (
+        make(tmp_path / name, seed=9, workers=n) for name, n in (("a", 1), ("b", 1), ("c", 2))
+    )
     assert len(first) == 19
-    assert first == again == shared
+    assert first == again == with_workers
 
 
 def test_another_seed_gives_other_bytes(tmp_path):
@@ -50,7 +52,7 @@ def test_another_seed_gives_other_bytes(tmp_path):
     assert not set(first.values()) & set(other.values())
 
 
-def test_a_scene_does_not_depend_on_the_scenes_beside_it(tmp_path):
+def test_a_scene_does_not_depend_on_the_other_scenes(tmp_path):
     few, many = make(tmp_path / "few", scenes=3), make(tmp_path / "many", scenes=4)
     names = [f"test/{number}.jpg" for number in range(1, 7)]
     assert [few[name] for name in names] == [many[name] for name in names]
@@ -92,9 +94,11 @@ def test_each_scene_has_six_versions_with_every_fault_and_an_untouched_one(label
         assert counts["none"] == 1
 
 
-def test_the_name_does_not_tell_the_version(labels):
-    places = {(int(Path(row.image_name).stem) - 1) % 6 for row in labels[labels["degradation"] == "none"].itertuples()}
-    assert len(places) > 1
+def test_the_file_name_does_not_reveal_the_version(labels):
+    positions = {
+        (int(Path(row.image_name).stem) - 1) % 6 for row in labels[labels["degradation"] == "none"].itertuples()
+    }
+    assert len(positions) > 1
 
 
 def test_versions_of_a_scene_are_the_same_picture(tiny_dataset, labels):
@@ -110,13 +114,13 @@ def test_versions_of_a_scene_are_the_same_picture(tiny_dataset, labels):
         assert min(distances, key=distances.get) == row.user_name
 
 
-def test_the_label_file_tells_the_opinion_of_the_amount(labels):
+def test_the_opinion_in_the_label_file_follows_from_the_amount(labels):
     for row in labels.itertuples():
         assert row.quality_mos == pytest.approx(simulated_mos(row.degradation, row.amount), abs=2e-4)
         assert 0.20 <= row.quality_mos <= 0.90
 
 
-def test_the_amount_told_for_a_jpeg_is_a_quality_that_encoders_know(labels):
+def test_the_amount_of_a_jpeg_is_an_integer_quality_setting(labels):
     amounts = labels.loc[labels["degradation"] == "jpeg", "amount"]
     assert (amounts == amounts.round()).all()
     assert amounts.between(4, 40).all()
@@ -145,13 +149,13 @@ def test_amounts_run_from_just_visible_to_strong(degradation):
     assert fault_amount(degradation, 0.5) == pytest.approx((low * high) ** 0.5)
 
 
-def test_an_untouched_photograph_is_liked_best():
+def test_an_untouched_photograph_has_the_best_opinion():
     assert simulated_mos("none", 0) == UNTOUCHED_MOS == 0.90
     assert all(simulated_mos(name, low) < UNTOUCHED_MOS for name, (low, _) in AMOUNT_RANGES.items())
 
 
 @pytest.mark.parametrize("degradation", ["none", *AMOUNT_RANGES])
-def test_a_fault_keeps_shape_type_and_the_original(photograph, degradation):
+def test_a_fault_keeps_shape_and_dtype_and_leaves_the_original_alone(photograph, degradation):
     before = photograph.copy()
     amount = 0 if degradation == "none" else fault_amount(degradation, 0.5)
     degraded = degrade(photograph, degradation, amount, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""From a photograph to the network's views."""
+"""Cutting a photograph into the network's views."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def test_the_views_are_those_the_model_reads_in_its_order():
 
 
 def holds_nothing_else(view: torch.Tensor) -> bool:
-    """Return whether a view fills its memory, channels last: no larger array is kept alive, no pixel lies apart."""
+    """Return whether a view fills its memory, channels last: no larger array is kept alive."""
     return view.permute(1, 2, 0).is_contiguous() and view.untyped_storage().nbytes() == view.nbytes
 
 
@@ -67,8 +67,8 @@ def test_a_specs_view_sizes_are_those_of_its_views(photograph, spec):
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_views_are_the_plain_ways(shape):
-    """The salient view exactly; the aesthetic one, and the distortion one where it enlarges, to a grey level."""
+def test_the_views_equal_those_of_the_plain_implementation(shape):
+    """Exactly for the salient view; within a grey level for the aesthetic view, and for an enlarged distortion view."""
     image = noise(*shape)
     views = make_views(image, ViewSpec(), generator())
     plain = plain_views(Image.fromarray(image), generator())
@@ -106,9 +106,9 @@ def test_a_crop_generator_moves_the_aesthetic_crop_alone(photograph):
     assert [name for name in VIEW_NAMES if torch.equal(first[name], other[name])] == ["distortion", "salient"]
 
 
-def test_random_crops_stay_inside_and_reach_every_place():
+def test_random_crops_stay_inside_and_reach_every_position():
     spec = ViewSpec(resize=16, crop_size=12, views=("aesthetic",))
-    image = np.zeros((16, 20, 3), np.uint8)  # of the resized size already, so that a pixel's value tells its place
+    image = np.zeros((16, 20, 3), np.uint8)  # already of the resized size, so that a pixel's value is its position
     image[..., 0], image[..., 1] = np.indices((16, 20))
     crop_generator = generator()
     corners = set()
@@ -123,7 +123,7 @@ def test_random_crops_stay_inside_and_reach_every_place():
 @pytest.mark.parametrize(
     ("shape", "expected"), [((300, 4000), (72, 960)), ((777, 500), (111, 72)), ((20, 20), (72, 72))]
 )
-def test_the_short_side_is_resized_and_the_long_one_follows(shape, expected):
+def test_the_short_side_is_resized_and_the_long_side_in_proportion(shape, expected):
     assert resize_short_side(noise(*shape), 72).shape == (*expected, 3)
 
 
@@ -221,7 +221,7 @@ def test_a_spec_out_of_range_is_a_value_error_that_names_the_field(fields):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_each_draw_is_the_one_of_evaluation(shape):
+def test_each_draw_equals_the_one_of_evaluation(shape):
     image = noise(*shape)
     draws = sample_draws(image, SMALL, 3)
     for draw in range(3):
@@ -240,7 +240,7 @@ def test_each_draw_is_the_one_of_evaluation(shape):
     ids=["views", "all patches", "some", "texture"],
 )
 @pytest.mark.parametrize("shape", [(120, 210), (30, 77)])
-def test_the_shapes_that_are_told_are_those_that_are_cut(spec, shape):
+def test_the_predicted_shapes_are_those_of_the_views(spec, shape):
     views = make_views(noise(*shape), spec, spec.evaluation_generator())
     assert spec.view_shapes(*shape) == {name: tuple(view.shape) for name, view in views.items()}
     assert {name: view.shape for name, view in random_views(spec.view_shapes(*shape)).items()} == {

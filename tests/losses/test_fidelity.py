@@ -1,4 +1,4 @@
-"""The fidelity loss against its formula."""
+"""The fidelity loss and its formula."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def test_it_is_the_papers_formula():
     assert loss.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_scores_that_differ_as_the_opinions_do_cost_nothing():
+def test_the_loss_is_zero_if_scores_differ_as_the_opinions_do():
     mos = torch.randn(2, 40)
     assert fidelity_loss(mos[0] + 3, mos[1] + 3, mos[0], mos[1]).abs() < 1e-4
 
@@ -27,12 +27,12 @@ def test_swapping_the_images_of_a_pair_changes_nothing():
     torch.testing.assert_close(forwards, fidelity_loss(second, first, mos_second, mos_first))
 
 
-def test_a_reversed_pair_costs_more_the_further_it_is_reversed():
+def test_the_loss_grows_the_further_a_pair_is_reversed():
     mos = torch.tensor([1.0]), torch.tensor([0.0])
-    costs = [fidelity_loss(torch.tensor([-d]), torch.tensor([d]), *mos).item() for d in (-0.5, 0.0, 0.5, 2.0)]
-    assert costs == sorted(costs)
-    assert costs[0] < 1e-4
-    assert costs[-1] <= 1
+    losses = [fidelity_loss(torch.tensor([-d]), torch.tensor([d]), *mos).item() for d in (-0.5, 0.0, 0.5, 2.0)]
+    assert losses == sorted(losses)
+    assert losses[0] < 1e-4
+    assert losses[-1] <= 1
 
 
 @pytest.mark.parametrize("opinions", [-50.0, 1.0, 50.0])

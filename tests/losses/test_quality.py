@@ -18,27 +18,27 @@ def test_it_is_the_weighted_sum_of_its_terms(l2, pair):
 
 @pytest.mark.parametrize("odd", range(4))
 def test_shapes_that_would_broadcast_are_refused(odd):
-    tensors = [torch.zeros(4, 1) if place == odd else torch.zeros(4) for place in range(4)]
+    tensors = [torch.zeros(4, 1) if index == odd else torch.zeros(4) for index in range(4)]
     with pytest.raises(ValueError, match="one shape"):
         quality_loss(*tensors, lr_weight_L2=1.0, lr_weight_pair=1.0)
 
 
-def test_all_pairs_of_a_batch_are_the_mean_over_pairs():
+def test_the_loss_of_all_pairs_is_the_mean_over_pairs():
     scores, mos = torch.randn(7), torch.rand(7)
-    found = all_pairs_loss(scores, mos, lr_weight_L2=0.1, lr_weight_pair=1.0)
+    losses = all_pairs_loss(scores, mos, lr_weight_L2=0.1, lr_weight_pair=1.0)
     pairs = [(i, j) for i in range(7) for j in range(i)]
     each = [fidelity_loss(*(values[[k]] for values in (scores, mos) for k in (i, j))) for i, j in pairs]
-    torch.testing.assert_close(found["fidelity"], torch.stack(each).mean())
-    torch.testing.assert_close(found["mse"], 2 * ((scores - mos) ** 2).mean())
-    torch.testing.assert_close(found["loss"], found["fidelity"] + 0.1 * found["mse"])
+    torch.testing.assert_close(losses["fidelity"], torch.stack(each).mean())
+    torch.testing.assert_close(losses["mse"], 2 * ((scores - mos) ** 2).mean())
+    torch.testing.assert_close(losses["loss"], losses["fidelity"] + 0.1 * losses["mse"])
 
 
 def test_a_single_score_has_no_pair():
-    found = all_pairs_loss(torch.tensor([0.5], requires_grad=True), torch.tensor([0.3]), 1.0, 1.0)
-    assert found["fidelity"] == 0
-    found["loss"].backward()
+    losses = all_pairs_loss(torch.tensor([0.5], requires_grad=True), torch.tensor([0.3]), 1.0, 1.0)
+    assert losses["fidelity"] == 0
+    losses["loss"].backward()
 
 
-def test_all_pairs_refuse_other_shapes():
+def test_all_pairs_refuses_other_shapes():
     with pytest.raises(ValueError, match="scores and opinions"):
         all_pairs_loss(torch.zeros(3), torch.zeros(2), 1.0, 1.0)

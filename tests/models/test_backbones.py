@@ -1,4 +1,4 @@
-"""Trunks: maps of features, and their mean."""
+"""Trunks: feature maps, and their mean."""
 
 import urllib.error
 
@@ -15,11 +15,11 @@ SMALL_TRUNKS = ["swin_nano", "timm:test_resnet", "timm:test_efficientnet", "timm
 def test_the_features_are_the_mean_of_the_map(backbone):
     trunk = build_trunk(backbone, 64).eval()
     x = torch.randn(2, 3, 64, 64)
-    places = trunk.feature_map(x)
-    assert places.shape[0] == 2
-    assert places.shape[3] == trunk.num_features
+    feature_map = trunk.feature_map(x)
+    assert feature_map.shape[0] == 2
+    assert feature_map.shape[3] == trunk.num_features
     assert trunk(x).shape == (2, trunk.num_features)
-    torch.testing.assert_close(trunk(x), places.mean(dim=(1, 2)))
+    torch.testing.assert_close(trunk(x), feature_map.mean(dim=(1, 2)))
 
 
 def test_the_map_of_a_480_pixel_view_has_a_token_for_every_mini_patch():
@@ -38,7 +38,7 @@ def test_swin_t_has_torchvisions_keys_and_gives_torchvisions_features():
 
 
 @pytest.mark.parametrize("backbone", ["swin_t", "swin_s", "swin_b"])
-def test_torchvisions_swins_keep_their_own_stochastic_depth(backbone):
+def test_torchvisions_swins_have_torchvisions_stochastic_depth(backbone):
     with torch.device("meta"):
         trunk = build_trunk(backbone, 480)
     rates = [module.p for module in trunk.modules() if type(module).__name__ == "StochasticDepth"]
@@ -64,12 +64,12 @@ def test_an_unknown_trunk_is_refused_by_name(backbone):
 
 
 def test_a_trunk_without_a_two_dimensional_map_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"test_vit.*no 2-D map"):
+    with pytest.raises(ValueError, match=r"test_vit.*not a 2-D map"):
         build_trunk("timm:test_vit", 64)
 
 
 @pytest.mark.parametrize("backbone", ["swin_t", "timm:test_resnet"])
-def test_a_download_that_fails_says_how_to_pass_a_local_file(backbone, monkeypatch):
+def test_a_failed_download_names_the_option_for_a_local_file(backbone, monkeypatch):
     def no_network(*args, **kwargs):
         raise urllib.error.URLError("no network")
 
@@ -79,12 +79,12 @@ def test_a_download_that_fails_says_how_to_pass_a_local_file(backbone, monkeypat
         imagenet_state_dict(backbone, 64)
 
 
-def test_a_trunk_that_has_no_imagenet_weights_says_so():
+def test_a_trunk_without_imagenet_weights_is_refused():
     with pytest.raises(WeightsError, match="--init scratch"):
         imagenet_state_dict("swin_nano", 64)
 
 
 def test_downloaded_weights_fit_the_trunk(monkeypatch):
-    """The file that torchvision serves holds a classifier, too; it is left out."""
+    """torchvision's file also holds the classifier, which is left out."""
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: swin_t().state_dict())
     build_trunk("swin_t", 480).load_state_dict(imagenet_state_dict("swin_t", 480), strict=True)

@@ -1,4 +1,4 @@
-"""The model: released keys, one score a photograph, and an exact decomposition of it."""
+"""The models: released state-dict keys, one score per photograph, and its exact decomposition."""
 
 import pytest
 import torch
@@ -47,14 +47,14 @@ def test_views_may_be_named_or_in_order(model):
     assert torch.equal(named, ordered)
 
 
-def test_every_view_goes_to_its_own_branch(model):
+def test_every_view_changes_the_score(model):
     views = random_views()
     scores = model(**views)
     for name in views:
         assert not torch.equal(scores, model(**(views | {name: 255 - views[name]})))
 
 
-def test_bytes_and_normalised_floats_score_the_same(model):
+def test_uint8_and_normalised_floats_give_the_same_score(model):
     views = random_views()
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     normalised = {name: (view.float() / 255 - mean) / std for name, view in views.items()}
@@ -82,7 +82,7 @@ def test_the_contributions_of_the_papers_model_sum_to_the_score():
     torch.testing.assert_close(total, model(**views).squeeze(), atol=1e-5, rtol=0)
 
 
-def test_draws_of_a_view_count_by_their_mean(model):
+def test_draws_of_a_view_are_averaged(model):
     views = random_views(2)
     draws = torch.stack([views["distortion"], views["distortion"].flip(3), 255 - views["distortion"]], dim=1)
     parts = model.contributions(**(views | {"distortion": draws}))
@@ -94,7 +94,7 @@ def test_draws_of_a_view_count_by_their_mean(model):
 
 @pytest.mark.parametrize("branches", ["salient", "aesthetic,distortion", "salient,aesthetic"])
 @pytest.mark.parametrize("shared_trunk", [False, True])
-def test_some_of_the_branches_are_a_model(branches, shared_trunk):
+def test_a_model_may_have_some_of_the_branches(branches, shared_trunk):
     options = {"backbone": "swin_nano", "view_sizes": SIZES, "shared_trunk": shared_trunk}
     model = build_model("UIQA", branches=branches, **options).eval()
     assert sorted(model.view_names) == sorted(branches.split(","))
@@ -107,12 +107,12 @@ def test_some_of_the_branches_are_a_model(branches, shared_trunk):
 
 
 @pytest.mark.parametrize("branches", ["", "aesthetic,aesthetic", "aesthetic distortion", "aesthetic,tasteful"])
-def test_branches_that_are_none_are_refused(branches):
+def test_unknown_repeated_or_missing_branches_are_refused(branches):
     with pytest.raises(ValueError, match="branches must be one or more of aesthetic,distortion,salient"):
         build_model("UIQA", branches=branches)
 
 
-def test_a_shared_trunk_reads_all_views_with_a_third_of_the_weights():
+def test_a_shared_trunk_has_a_third_of_the_weights():
     with torch.device("meta"):
         one, three = (build_model("UIQA", shared_trunk=shared) for shared in (True, False))
     counts = [sum(parameter.numel() for parameter in model.parameters()) / 1e6 for model in (one, three)]
@@ -126,9 +126,9 @@ def test_a_shared_trunk_of_fixed_size_needs_views_of_one_size():
         build_model("UIQA", backbone="timm:efficientvit_m0", view_sizes=SIZES | {"salient": 96}, shared_trunk=True)
 
 
-@pytest.mark.parametrize("at_once", [32, 2])
-def test_patches_count_by_the_mean_of_their_features(at_once, monkeypatch):
-    monkeypatch.setattr(uiqa, "PICTURES_AT_ONCE", at_once)
+@pytest.mark.parametrize("images_per_pass", [32, 2])
+def test_features_of_patches_are_averaged(images_per_pass, monkeypatch):
+    monkeypatch.setattr(uiqa, "IMAGES_PER_PASS", images_per_pass)
     model = build_model("Patches", backbone="swin_nano", view_sizes={"patches": SIZE}).eval()
     patches = torch.randint(0, 256, (2, 5, 3, SIZE, SIZE), dtype=torch.uint8)
     scores = model(patches)
@@ -139,7 +139,7 @@ def test_patches_count_by_the_mean_of_their_features(at_once, monkeypatch):
     torch.testing.assert_close(parts["bias"] + parts["patches"].mean(dim=(1, 2)), parts["score"])
 
 
-def test_folding_the_opinion_scale_is_shifting_and_scaling_the_score(model):
+def test_folding_the_opinion_scale_shifts_and_scales_the_score(model):
     views = random_views()
     before, parts = model(**views), model.contributions(**views)
     model.fold_opinion_scale(mos_mean=0.73, mos_sd=0.05)
@@ -149,9 +149,9 @@ def test_folding_the_opinion_scale_is_shifting_and_scaling_the_score(model):
 
 def test_a_photograph_scores_the_same_alone_and_in_a_batch(model):
     views = random_views(5)
-    together = model(**views)
+    in_batch = model(**views)
     alone = torch.cat([model(**{name: view[i : i + 1] for name, view in views.items()}) for i in range(5)])
-    torch.testing.assert_close(alone, together, atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone, in_batch, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["resnet", "uiqa"])
@@ -161,7 +161,7 @@ def test_an_unknown_model_is_refused_by_name(name):
 
 
 @pytest.mark.slow
-def test_a_three_branch_swin_learns_eight_photographs_by_heart():
+def test_a_three_branch_swin_can_overfit_eight_photographs():
     torch.manual_seed(1)
     model = build_model("UIQA", backbone="swin_nano", view_sizes=SIZES)
     views, mos = random_views(8), torch.linspace(-1, 1, 8)
@@ -190,14 +190,14 @@ def test_the_papers_model_takes_a_training_step_at_480_pixels():
     loss.backward()
     optimizer.step()
     assert torch.isfinite(loss)
-    # Stochastic depth may skip a block for the whole batch; every branch and the head must move all the same.
+    # Stochastic depth may skip a block for the whole batch, so not every parameter moves; every branch and the head do.
     moved = {name.split(".")[0] for name, parameter in model.named_parameters() if not parameter.equal(before[name])}
     assert moved == {name.split(".")[0] for name in before}
 
 
 @pytest.mark.slow
-def test_a_compiled_model_scores_and_learns_as_the_model_itself():
-    """Both with the same graphs for all three trunks; also a batch of another size, and back to scoring."""
+def test_a_compiled_model_scores_and_trains_as_an_eager_one():
+    """Also with a batch of another size, and with training and scoring in turn."""
     models = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -214,7 +214,7 @@ def test_a_compiled_model_scores_and_learns_as_the_model_itself():
             loss.backward()
             optimizer.step()
         with torch.inference_mode():
-            plain, compiled = (model.eval()(**views) for model in models)
-            torch.testing.assert_close(compiled, plain, atol=1e-5, rtol=1e-4)
+            eager, compiled = (model.eval()(**views) for model in models)
+            torch.testing.assert_close(compiled, eager, atol=1e-5, rtol=1e-4)
             contributions = models[1].contributions(**views)["score"]
             torch.testing.assert_close(contributions, compiled.squeeze(1), atol=1e-5, rtol=1e-5)

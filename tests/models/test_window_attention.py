@@ -1,4 +1,4 @@
-"""Window attention: torchvision's results and gradients, without the work on padding."""
+"""Window attention: torchvision's results and gradients, without computing on padding."""
 
 import copy
 
@@ -16,7 +16,7 @@ GRIDS = [(14, 14), (15, 15), (8, 21), (13, 20), (7, 9), (5, 16), (3, 3), (1, 1)]
 
 
 def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Give every parameter a size at which it matters; torchvision starts position biases near zero."""
+    """Make every parameter large enough to matter; torchvision initialises position biases near zero."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -33,7 +33,7 @@ def pair(shift: int) -> tuple[WindowAttention, ShiftedWindowAttention]:
 
 
 def attend(attention: WindowAttention, x: torch.Tensor) -> torch.Tensor:
-    return attention(x, *attention.lookup(*x.shape[1:3]))
+    return attention(x, *attention.plan_and_bias(*x.shape[1:3]))
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -57,12 +57,12 @@ def test_results_and_gradients_are_torchvisions(grid, shift, batch):
 
 @pytest.mark.parametrize("shift", [0, 3])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_a_plan_takes_every_token_to_one_place_and_back(grid, shift):
+def test_a_plan_moves_every_token_to_one_window_position_and_back(grid, shift):
     plan = window_plan(*grid, (7, 7), (shift, shift), 2, CPU)
     tokens = grid[0] * grid[1]
     assert torch.equal(plan.partition[plan.partition_inverse], torch.arange(tokens * 3 * 2))
     assert torch.equal(plan.merge_inverse[plan.merge], torch.arange(tokens * 2))
-    assert plan.real.sum() == tokens * 2
+    assert plan.not_padding.sum() == tokens * 2
     assert len(plan.padding) == len(plan.partition) - tokens * 3 * 2
     assert set(plan.padding.tolist()).isdisjoint(plan.partition_inverse.tolist())
 
@@ -70,14 +70,14 @@ def test_a_plan_takes_every_token_to_one_place_and_back(grid, shift):
 @pytest.mark.parametrize("grid", [(14, 14), (15, 15)], ids=str)
 def test_no_padding_is_projected(grid):
     ours, _ = pair(3)
-    plan, bias = ours.lookup(*grid)
+    plan, bias = ours.plan_and_bias(*grid)
     gmacs = count(ours, (torch.zeros(1, *grid, 8), plan, bias.detach()), ["torch_counter"])["torch_counter"]
     projections = grid[0] * grid[1] * 8 * (3 * 8 + 8)
-    products = 2 * plan.windows * 49 * 49 * 8
+    products = 2 * plan.num_windows * 49 * 49 * 8
     assert round(gmacs * 1e9) == projections + products
 
 
-def test_a_plan_made_for_scoring_serves_a_backward_pass():
+def test_a_plan_made_while_scoring_works_in_a_backward_pass():
     ours, _ = pair(3)
     window_plan.cache_clear()
     with torch.inference_mode():
@@ -86,8 +86,8 @@ def test_a_plan_made_for_scoring_serves_a_backward_pass():
     assert ours.qkv.weight.grad is not None
 
 
-def test_what_is_kept_is_never_out_of_date():
-    """Score, train a step, score again: as a model that never kept anything."""
+def test_the_bias_cache_is_never_stale():
+    """Score, train a step, score again: the same as a fresh model without a cache."""
     trunk = randomised(build_trunk("swin_nano", 64, stochastic_depth=0.0)).eval()
     x = torch.randn(2, 3, 64, 64)
     optimizer = torch.optim.SGD(trunk.parameters(), lr=0.1)
@@ -101,7 +101,7 @@ def test_what_is_kept_is_never_out_of_date():
         return score
 
     scores = [check()]
-    for _ in range(2):  # in evaluation mode throughout, so that only the parameter's version tells
+    for _ in range(2):  # in evaluation mode throughout, so that only the parameter's version shows the change
         trunk(x).square().mean().backward()
         optimizer.step()
         scores.append(check())
@@ -109,13 +109,13 @@ def test_what_is_kept_is_never_out_of_date():
     assert not torch.equal(scores[1], scores[2])
 
 
-def test_a_parameter_that_is_changed_in_any_way_is_looked_up_anew():
+def test_any_change_of_the_parameter_invalidates_the_bias_cache():
     ours, _ = pair(3)
     table = ours.relative_position_bias_table
 
     @torch.no_grad()
     def bias() -> torch.Tensor:
-        return ours.lookup(9, 9)[1]
+        return ours.plan_and_bias(9, 9)[1]
 
     before = bias()
     assert bias() is before
@@ -126,29 +126,32 @@ def test_a_parameter_that_is_changed_in_any_way_is_looked_up_anew():
     torch.testing.assert_close(bias(), before + 2)
     ours.load_state_dict(ours.state_dict() | {"relative_position_bias_table": table.detach() + 1})
     torch.testing.assert_close(bias(), before + 3)
-    assert ours.double().lookup(9, 9)[1].dtype == torch.float64
+    ours.load_state_dict(ours.state_dict() | {"relative_position_bias_table": table.detach() + 1}, assign=True)
+    torch.testing.assert_close(bias(), before + 4)
+    assert not torch.equal(ours.bfloat16().float().plan_and_bias(9, 9)[1], before + 4)
+    assert ours.double().plan_and_bias(9, 9)[1].dtype == torch.float64
     assert bias().dtype == torch.float64
 
 
-def test_nothing_is_kept_while_a_gradient_is_wanted_and_training_forgets():
+def test_nothing_is_cached_with_gradients_and_training_mode_clears_the_cache():
     ours, _ = pair(3)
-    assert ours.lookup(9, 9)[1].requires_grad
-    assert not ours._kept
+    assert ours.plan_and_bias(9, 9)[1].requires_grad
+    assert not ours._bias_cache
     with torch.no_grad():
-        ours.lookup(9, 9)
-        assert ours._kept
+        ours.plan_and_bias(9, 9)
+        assert ours._bias_cache
     ours.train()
-    assert not ours._kept
+    assert not ours._bias_cache
 
 
-def test_a_dataparallel_replica_keeps_nothing():
-    """Its parameters live for one pass, and the next replica's may lie at the same address."""
+def test_a_dataparallel_replica_caches_nothing():
+    """Its parameters live for one pass, and those of the next replica may have the same address."""
     ours, _ = pair(3)
     replica = ours._replicate_for_data_parallel()
     replica.relative_position_bias_table = ours.relative_position_bias_table.detach().clone()
     with torch.no_grad():
-        replica.lookup(9, 9)
-    assert not ours._kept
+        replica.plan_and_bias(9, 9)
+    assert not ours._bias_cache
 
 
 def test_bfloat16_autocast_is_near_float32():
@@ -163,15 +166,15 @@ def test_bfloat16_autocast_is_near_float32():
 
 
 @pytest.mark.parametrize(("backbone", "size"), [("swin_nano", 64), ("swin_nano", 100), ("swin_t", 480)])
-def test_a_trunk_gives_torchvisions_features_and_an_image_those_it_has_alone(backbone, size):
+def test_a_trunk_gives_torchvisions_features_for_any_batch_size(backbone, size):
     theirs = published_swin(backbone).eval()
     ours = build_trunk(backbone, size).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     x = torch.randn(2, 3, size, size)
     with torch.inference_mode():
-        together = ours(x)
-        torch.testing.assert_close(together, theirs(x), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(torch.cat([ours(x[:1]), ours(x[1:])]), together, atol=1e-5, rtol=0)
+        features = ours(x)
+        torch.testing.assert_close(features, theirs(x), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(torch.cat([ours(x[:1]), ours(x[1:])]), features, atol=1e-5, rtol=0)
 
 
 def test_a_trunks_gradients_are_torchvisions():

@@ -1,4 +1,4 @@
-"""The scoring loop: a score is a function of the pixels, whatever surrounds them."""
+"""The scoring loop: a score is a function of the pixels and of nothing else."""
 
 import shutil
 from dataclasses import replace
@@ -12,7 +12,7 @@ from data.datasets import PhotographDataset
 from data.decode import decode_rgb
 from data.views import ViewSpec, make_views
 from models import build_model
-from utils.inference import Scores, score_photographs
+from utils.inference import Scores, collect_scores, score_batches, score_photographs
 
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
 CPU = torch.device("cpu")
@@ -40,8 +40,8 @@ def alone(model, paths) -> np.ndarray:
 
 @pytest.mark.parametrize("batch_size", [3, 8, 100])
 def test_the_batch_size_does_not_matter(batch_size, model, paths, alone):
-    together = score(model, paths, batch_size=batch_size).scores
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    batched = score(model, paths, batch_size=batch_size).scores
+    np.testing.assert_allclose(batched, alone, atol=1e-5)
 
 
 def test_workers_and_repetition_do_not_matter_at_all(model, paths):
@@ -67,18 +67,18 @@ def test_what_each_view_adds_sums_to_the_score(model, paths):
     assert list(result.points) == ["aesthetic", "distortion", "salient"]
     bias = model.effective_weights()[1].item()
     np.testing.assert_allclose(sum(result.points.values()) + bias, result.scores, atol=1e-5)
-    for name, places in result.maps.items():
-        assert places.shape[0] == len(paths)
-        np.testing.assert_allclose(places.mean(axis=(1, 2)), result.points[name], atol=1e-5)
+    for name, points in result.maps.items():
+        assert points.shape[0] == len(paths)
+        np.testing.assert_allclose(points.mean(axis=(1, 2)), result.points[name], atol=1e-5)
 
 
-def test_maps_are_kept_only_if_asked_for_and_change_nothing(model, paths):
+def test_maps_are_kept_only_on_request_and_change_nothing(model, paths):
     with_maps, without = score(model, paths, maps=True), score(model, paths)
-    assert without.maps is None
+    assert without.maps == {}
     np.testing.assert_array_equal(with_maps.scores, without.scores)
 
 
-def test_a_score_over_draws_is_the_mean_of_the_draws_and_tells_their_spread(model, paths):
+def test_a_score_over_draws_is_their_mean_and_comes_with_their_spread(model, paths):
     result = score(model, paths, draws=4)
     singly = []
     for draw in range(4):
@@ -114,14 +114,14 @@ def test_photographs_that_cannot_be_used_are_recorded_and_the_rest_scored(model,
     assert np.isnan(result.scores[[0, 3]]).all()
 
 
-def test_nothing_but_failures_is_a_result_too(model, tmp_path):
+def test_only_failures_are_a_result_too(model, tmp_path):
     missing = [str(tmp_path / f"{number}.jpg") for number in range(3)]
     result = score(model, missing, batch_size=2)
     assert np.isnan(result.scores).all()
     assert [index for index, _ in result.failures] == [0, 1, 2]
 
 
-def test_a_batch_of_nothing_but_failures_leaves_the_other_batches_alone(model, paths, tmp_path):
+def test_a_batch_of_only_failures_does_not_change_the_other_batches(model, paths, tmp_path):
     missing = [str(tmp_path / f"{number}.jpg") for number in range(2)]
     result = score(model, [*missing, *paths[:2]], batch_size=2)
     expected = score(model, paths[:2], batch_size=2).scores
@@ -140,12 +140,12 @@ def test_no_photographs_are_no_scores(model):
     assert len(score(model, [], num_workers=2).scores) == 0
 
 
-def test_speed_and_waiting_are_told(model, paths):
+def test_speed_and_waiting_are_measured(model, paths):
     tally = score(model, paths, batch_size=4).tally
     assert (tally.steps, tally.images) == (3, 9)
     assert tally.images_per_s > 0
     assert 0 < tally.data_wait <= 1
-    assert tally.words() == tally.words(), "the clock has stopped"
+    assert tally.summary() == tally.summary(), "the clock has stopped"
 
 
 def test_photographs_with_different_numbers_of_patches_are_scored_as_each_alone(tmp_path):
@@ -162,3 +162,38 @@ def test_photographs_with_different_numbers_of_patches_are_scored_as_each_alone(
         views = make_views(decode_rgb(path), spec, spec.evaluation_generator())
         with torch.inference_mode():
             assert score_ == pytest.approx(model(views["patches"][None]).item(), abs=1e-6)
+
+
+def test_batches_come_in_order_with_what_was_scored(model, paths, alone, tmp_path):
+    (tmp_path / "text.jpg").write_text("no photograph")
+    mixed = [*paths[:2], str(tmp_path / "text.jpg"), *paths[2:5]]
+    photographs = PhotographDataset(mixed, SPEC, keep_image=True)
+    batches = list(score_batches(model, photographs, CPU, batch_size=2, num_workers=2, maps=True))
+    assert [batch.index.tolist() for batch in batches] == [[0, 1], [3], [4, 5]]
+    assert [[index for index, _ in batch.failures] for batch in batches] == [[], [2], []]
+    for batch in batches:
+        assert batch.waited >= 0
+        for row, index in enumerate(batch.index):
+            image = decode_rgb(mixed[index])
+            np.testing.assert_array_equal(batch.images[row], image)
+            for name, view in make_views(image, SPEC, SPEC.evaluation_generator()).items():
+                assert torch.equal(batch.views[name][row], view)
+                points = batch.outputs[f"points_{name}"][row]
+                np.testing.assert_allclose(batch.outputs[f"map_{name}"][row].mean(), points, atol=1e-5)
+    scores = collect_scores(batches, photographs, model.view_names)
+    np.testing.assert_allclose(np.delete(scores.scores, 2), alone[:5], atol=1e-5)
+    assert scores.tally.images == 6
+
+
+def test_a_batch_is_read_only_after_the_next_one_was_launched(model, paths, monkeypatch):
+    events = []
+    contributions = model.contributions
+    monkeypatch.setattr(model, "contributions", lambda **views: events.append("launch") or contributions(**views))
+    for _ in score_batches(model, PhotographDataset(paths[:3], SPEC), CPU, batch_size=1):
+        events.append("read")
+    assert events == ["launch", "launch", "read", "launch", "read", "read"]
+
+
+def test_the_consumer_of_batches_may_train_meanwhile(model, paths):
+    for _ in score_batches(model, PhotographDataset(paths[:2], SPEC), CPU, batch_size=1):
+        assert not torch.is_inference_mode_enabled()

@@ -11,7 +11,7 @@ import test as test_entry
 from data.tables import TableError
 from data.views import ViewSpec
 from utils.command_line import parse_options
-from utils.options import table_of, view_spec
+from utils.options import load_labels, view_spec
 from utils.training.options import train_parser
 
 
@@ -47,11 +47,11 @@ def test_views_that_contradict_each_other_are_refused():
 
 def test_data_options_without_a_folder_ask_for_one():
     with pytest.raises(TableError, match="--database_dir"):
-        table_of(parse_options(train_parser(), []), splits=("train",))
+        load_labels(parse_options(train_parser(), []), splits=("train",))
 
 
 def test_data_options_find_the_table_and_its_splits(tiny_dataset):
-    table = table_of(parse_options(train_parser(), [f"--database_dir={tiny_dataset}"]), splits=("train", "test"))
+    table = load_labels(parse_options(train_parser(), [f"--database_dir={tiny_dataset}"]), splits=("train", "test"))
     assert [len(table.split(name)) for name in ("train", "test")] == [12, 6]
 
 

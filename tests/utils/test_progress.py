@@ -50,7 +50,7 @@ def test_a_tally_counts_images_and_waiting_by_the_clock():
     assert tally.averages == {"loss": 2.0}
     assert tally.images_per_s <= 20 / 0.2
     assert 0 < tally.data_wait <= 0.1 / 0.2
-    assert "images/s | data wait" in tally.words()
+    assert "images/s | data wait" in tally.summary()
 
 
 def test_a_stopped_tally_stands_still():

@@ -1,1 +1,1 @@
-"""Scoring in bulk: folders of Parquet, on one machine or on a Ray cluster."""
+"""For predict.py: finding images, and scoring them in bulk with Ray."""

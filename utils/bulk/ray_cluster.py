@@ -1,4 +1,4 @@
-"""How a job comes to its Ray: one that is started for it on this machine, or a cluster."""
+"""Connecting a job to Ray: to a cluster, or to a Ray that is started for the job on this machine."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from utils.distributed import default_workers
 from utils.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("data", "losses", "models", "utils")  # what workers of a cluster import
+PACKAGES = ("data", "losses", "models", "utils")  # uploaded to the workers of a cluster
 
 
 def import_ray() -> ModuleType:
@@ -21,7 +21,7 @@ def import_ray() -> ModuleType:
     Raises:
         RunError: it is not installed.
     """
-    # Or Ray Data warns of actors of its own making, and Ray of a change to come.
+    # Without these, Ray Data warns about its own actors, and Ray about a coming change of its defaults.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -34,34 +34,34 @@ def import_ray() -> ModuleType:
 
 @contextmanager
 def cluster(ray: ModuleType, address: str | None, actors: int | None) -> Iterator[None]:
-    """Be connected to a cluster, or to a Ray of our own on this machine, for as long as the context lasts.
+    """Connect to a cluster, or start Ray on this machine, while the context lasts.
 
-    A Ray that this process is connected to already is used, and left connected.
+    If this process is already connected to a Ray, that one is used and stays connected.
 
     Args:
-        ray: as `import_ray` gives it.
-        address: HOST:PORT of the cluster's head, or "local"; None for RAY_ADDRESS, or local without it.
-        actors: how many are wanted; a Ray of our own pretends to as many cores.
+        ray: from `import_ray`.
+        address: HOST:PORT of the cluster's head, or "local"; None for RAY_ADDRESS or, if that is not set, local.
+        actors: number of actors; a local Ray counts at least as many cores.
 
     Raises:
-        RunError: no such cluster, or Ray cannot be started.
+        RunError: there is no such cluster, or Ray cannot be started.
     """
     if ray.is_initialized():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
-        quiet |= {"include_dashboard": False, "num_cpus": max(default_workers(), actors or 1)}
+        options |= {"include_dashboard": False, "num_cpus": max(default_workers(), actors or 1)}
     else:
         check_address(address)
-        # Parted packages instead of a working_dir: paths stay what they are, and nothing else is uploaded.
-        quiet["runtime_env"] = {"py_modules": [str(ROOT / name) for name in PACKAGES], "excludes": ["__pycache__"]}
+        # Single packages instead of a working_dir: relative paths keep their meaning, and nothing else is uploaded.
+        options["runtime_env"] = {"py_modules": [str(ROOT / name) for name in PACKAGES], "excludes": ["__pycache__"]}
     try:
         with _no_stderr():
-            ray.init(address, **quiet)
+            ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        remedy = "" if address == "local" else " (RAY_AUTH_MODE=token, where the cluster asks for its token)"
+        remedy = "" if address == "local" else " (set RAY_AUTH_MODE=token if the cluster asks for a token)"
         raise RunError(f"Ray at {address} cannot be reached or started: {last_line(error)}{remedy}") from error
     try:
         yield
@@ -70,16 +70,14 @@ def cluster(ray: ModuleType, address: str | None, actors: int | None) -> Iterato
 
 
 def check_address(address: str) -> None:
-    """Check that a cluster's head answers: Ray itself goes on trying for minutes.
+    """Check that the head of a cluster answers, because Ray itself would retry for minutes.
 
     Raises:
-        RunError: it does not, or the address is no HOST:PORT.
+        RunError: it does not answer, or the address is not HOST:PORT.
     """
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdecimal():
-        raise RunError(
-            f"{address}: give the cluster as HOST:PORT (port 6379, as a rule), on a machine of the cluster; or `local`"
-        )
+        raise RunError(f"{address}: give HOST:PORT (by default port 6379) of the cluster's head, or `local`")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
@@ -88,18 +86,18 @@ def check_address(address: str) -> None:
 
 @contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Drop what is written to standard error, by Ray's own C++ too, which tells there how much it is going to tell."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    """Discard standard error, including that of Ray's C++ code, which writes to the file descriptor."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("w") as null:
+        os.dup2(null.fileno(), 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def last_line(error: Exception) -> str:
-    """Return the end of an error's message, where Ray has the cause."""
+    """Return the last line of an error's message, where Ray puts the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__

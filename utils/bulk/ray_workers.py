@@ -1,9 +1,9 @@
-"""What runs on Ray's workers: tasks that cut photographs into views, actors that hold the model and score them."""
+"""What runs on Ray's workers: tasks that cut photographs into views, and actors that score them."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from data.datasets import PhotographDataset
 from data.layout import to_image, to_view
@@ -15,42 +15,34 @@ from utils.predictions import predictions_table
 
 
 def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) -> dict[str, np.ndarray]:
-    """Decode photographs and cut their views, as a task of Ray.
+    """Decode photographs and cut their views, as a Ray task.
 
     Args:
         batch: `index` and `image`, (n,) each.
-        spec, draws: as of `data.datasets.PhotographDataset`.
+        spec, draws: as for `data.datasets.PhotographDataset`.
 
     Returns:
-        `index`; `error`, "" where there is none; each view (n, S, S, 3), or (n, draws, S, S, 3) where it is drawn
-        several times, uint8, zeros where there is an error.
+        `index`; `error`, "" if there is none; and each view as uint8 (n, S, S, 3), or (n, draws, S, S, 3) for the
+        distortion view of several draws; zeros where there is an error.
     """
     photographs = PhotographDataset(batch["image"].tolist(), spec, draws=draws)
-    count = len(photographs)
-    several = {"distortion": (draws,)} if draws > 1 else {}
-    views = {
-        name: np.zeros((count, *several.get(name, ()), size, size, 3), np.uint8)
-        for name, size in spec.view_sizes.items()
-    }
-    errors = [""] * count
-    for row in range(count):
-        sample = photographs[row]
-        if "error" in sample:
-            errors[row] = sample["error"]
-            continue
-        for name, view in views.items():
-            view[row] = to_image(sample[name])
+    samples = [photographs[row] for row in range(len(photographs))]
+    views = {}
+    for name, size in spec.view_sizes.items():
+        empty = np.zeros((draws, size, size, 3) if name == "distortion" and draws > 1 else (size, size, 3), np.uint8)
+        views[name] = np.stack([to_image(sample[name]) if name in sample else empty for sample in samples])
+    errors = [sample.get("error", "") for sample in samples]
     return {"index": batch["index"], "error": np.array(errors, object), **views}
 
 
-class CutPhotographs(Dataset):
-    """Photographs that `cut_photographs` has cut, as samples of `data.datasets.PhotographDataset`."""
+@dataclass
+class CutPhotographs:
+    """The output of `cut_photographs` as samples like those of `data.datasets.PhotographDataset`."""
 
-    def __init__(self, batch: dict[str, np.ndarray], views: Sequence[str], draws: int):
-        self.batch = batch
-        self.views = views
-        self.draws = draws
-        self.is_ragged = False
+    batch: dict[str, np.ndarray]
+    views: Sequence[str]
+    draws: int
+    is_ragged: bool = False
 
     def __len__(self) -> int:
         return len(self.batch["index"])
@@ -63,13 +55,13 @@ class CutPhotographs(Dataset):
 
 
 class Scorer:
-    """An actor of Ray: holds the model, and scores photographs that `cut_photographs` has cut.
+    """A Ray actor that holds the model and scores the output of `cut_photographs`.
 
     Args:
-        loaded: a list with the reference of a `LoadedModel` in Ray's object store.
-        device: "cpu", or "cuda" for the GPU that Ray has given this actor.
-        draws: of the fragments.
-        compile: have torch.compile translate the trunks.
+        loaded: a list of one reference to a `LoadedModel` in Ray's object store.
+        device: "cpu", or "cuda" for the GPU that Ray assigned to this actor.
+        draws: fragment draws of each photograph.
+        compile: compile the trunks with torch.compile.
     """
 
     def __init__(self, loaded: list, device: str, draws: int, compile: bool):
@@ -83,8 +75,8 @@ class Scorer:
             self.model.compile_trunks()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return `index`, `error` and the columns of `utils.inference.predictions`, (n,) each."""
+        """Return `index`, `error` and the columns of `utils.predictions.predictions_table`, (n,) each."""
         photographs = CutPhotographs(batch, self.model.view_names, self.draws)
-        result = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
-        rows = predictions_table(result, self.loaded.calibration)
+        scores = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
+        rows = predictions_table(scores, self.loaded.calibration)
         return {"index": batch["index"], "error": batch["error"]} | {name: rows[name].to_numpy() for name in rows}

@@ -15,8 +15,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.linear import ONEDNN
-
 COUNTERS = {
     "ptflops_aten": "ptflops, aten backend: operators, attention included",
     "torch_counter": "torch.utils.flop_counter: matrix products and convolutions only",
@@ -36,7 +34,6 @@ BIAS_ARGUMENT = {
     torch.ops.aten.mm: None,
     torch.ops.aten.bmm: None,
     torch.ops.aten.baddbmm: None,
-    **({torch.ops.mkldnn._linear_pointwise: 2} if ONEDNN else {}),
 }
 
 
@@ -90,17 +87,13 @@ def count_operators(
     Returns:
         The counts of the whole pass, and those of each stage.
     """
-    torch_counter = FlopCounterMode(display=False, custom_mapping=_for_onednn(_onednn_linear_flops))
+    torch_counter = FlopCounterMode(display=False)
     activations = FlopCounterMode(display=False, custom_mapping=dict.fromkeys(BIAS_ARGUMENT, _activations))
     biases = FlopCounterMode(
         display=False, custom_mapping={op: partial(_biases, index) for op, index in BIAS_ARGUMENT.items()}
     )
-    ptflops = PtflopsCounterMode(
-        custom_hooks={torch.ops.aten.baddbmm: _baddbmm_macs, **_for_onednn(_onednn_linear_macs)}
-    )
-    ptflops.parents = (
-        torch_counter.mod_tracker.parents
-    )  # the modules that run now; ptflops itself tracks one level only
+    ptflops = PtflopsCounterMode(custom_hooks={torch.ops.aten.baddbmm: _baddbmm_macs})
+    ptflops.parents = torch_counter.mod_tracker.parents  # ptflops itself tracks one level of modules only
     # Not every counter knows fused attention; the math backend runs it as two products, which all of them know.
     with sdpa_kernel(SDPBackend.MATH), torch_counter, activations, biases, ptflops:
         module(*inputs)
@@ -133,11 +126,6 @@ def _sum_of_calls(by_module: Mapping[str, Mapping[object, int]], module: nn.Modu
     return sum(children, Counter())
 
 
-def _for_onednn(formula: object) -> dict:
-    """Map oneDNN's linear layer, which neither counter knows, to its formula."""
-    return {torch.ops.mkldnn._linear_pointwise: formula} if ONEDNN else {}
-
-
 def _activations(*shapes: object, out_shape: Sequence[int], **others: object) -> int:
     return math.prod(out_shape)
 
@@ -146,21 +134,10 @@ def _biases(index: int | None, *shapes: object, out_shape: Sequence[int], **othe
     return 0 if index is None or shapes[index] is None else math.prod(out_shape)
 
 
-def _onednn_linear_flops(x: Sequence[int], weight: Sequence[int], *shapes: object, **others: object) -> int:
-    """Return the FLOPs of a linear layer from the shapes of its arguments, as torch's own formulas do."""
-    return 2 * math.prod(x) * weight[0]
-
-
 def _baddbmm_macs(inputs: Sequence, outputs: Sequence) -> int:
     """Return the MACs of (B, n, p) + (B, n, m) @ (B, m, p)."""
     _, first, second = inputs[:3]
     return first.numel() * second.shape[-1]
-
-
-def _onednn_linear_macs(inputs: Sequence, outputs: Sequence) -> int:
-    """Return the MACs of (..., C) times (C', C), and of the bias, which ptflops counts."""
-    x, weight, bias = inputs[:3]
-    return x.numel() * weight.shape[0] + (0 if bias is None else outputs[0].numel())
 
 
 @torch.no_grad()

@@ -1,1 +1,1 @@
-"""The errand of export.py: models for other runtimes, and scoring with them."""
+"""For export.py: models as files for other runtimes, and scoring with them."""

@@ -1,4 +1,4 @@
-"""A loaded model as a file for other programs: an ONNX graph, or weights as safetensors."""
+"""Writing a loaded model for other programs: as an ONNX graph, or its weights as safetensors."""
 
 import io
 import logging
@@ -21,16 +21,16 @@ from utils.loaded_model import LoadedModel
 from utils.weights_file import FORMAT, VERSION, encode
 
 OPSET = 18
-TOLERANCE = 1e-4  # of what onnxruntime finds, in units of the largest number that PyTorch finds, or of 1
+TOLERANCE = 1e-4  # between onnxruntime and PyTorch, relative to PyTorch's largest value, or to 1 if that is less
 CHECKED_BATCHES = (1, 3)
-LARGEST_ONNX = 2**31 - 2**24  # bytes of weights: a file holds 2 GiB, and the graph needs room, too
+LARGEST_ONNX = 2**31 - 2**24  # bytes of weights: a file holds 2 GiB, of which the graph needs some
 
 
 def export_safetensors(loaded: LoadedModel, path: str | os.PathLike) -> None:
-    """Write the weights, scores on the data set's scale, with what scoring needs besides in the header.
+    """Write the weights as safetensors, with everything else that scoring needs in the header.
 
-    `utils.checkpoint.load_model` makes the same `LoadedModel` of it, and safetensors alone the state dict. Tensors that
-    share memory are written once for each name.
+    `utils.checkpoint.load_model` restores the same `LoadedModel`, whose scores are on the data set's scale; safetensors
+    alone restores the state dict. Tensors that share memory are written once per name.
     """
     state = {name: value.detach().clone().contiguous() for name, value in loaded.model.state_dict().items()}
     content = _description(loaded) | {"options": loaded.options}
@@ -39,17 +39,18 @@ def export_safetensors(loaded: LoadedModel, path: str | os.PathLike) -> None:
 
 
 def export_onnx(loaded: LoadedModel, path: str | os.PathLike) -> float:
-    """Write the network as an ONNX graph, unless onnxruntime scores otherwise with it than PyTorch.
+    """Write the network as an ONNX graph, provided that onnxruntime and PyTorch give the same results.
 
     Args:
-        loaded: of `utils.checkpoint.load_model`.
-        path: of the file; it is written whole or not at all.
+        loaded: from `utils.checkpoint.load_model`.
+        path: the file; it is written completely or not at all.
 
     Returns:
-        The largest difference between onnxruntime's and PyTorch's scores, bias and maps on random views.
+        The largest difference between onnxruntime's and PyTorch's scores, bias and maps on random views, relative to
+        PyTorch's largest value, or to 1 if that is less.
 
     Raises:
-        RunError: a package is missing; the model cannot be exported; or the two differ.
+        RunError: a package is missing, the model cannot be exported, or the results differ.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_optional(package)
@@ -60,16 +61,16 @@ def export_onnx(loaded: LoadedModel, path: str | os.PathLike) -> float:
         difference = max(
             _largest_difference(loaded.model, network, noise(loaded.view_spec, batch)) for batch in CHECKED_BATCHES
         )
-        if not difference <= TOLERANCE:  # NaN is no agreement
+        if not difference <= TOLERANCE:  # also if it is NaN
             raise RunError(
-                f"{path}: not written: onnxruntime's results differ from PyTorch's by {difference:.2g}, more than "
-                f"{TOLERANCE:g} of the largest; other versions of onnxruntime or torch may agree"
+                f"{path}: not written: onnxruntime's results differ from PyTorch's by {difference:.2g} of the largest, "
+                f"more than {TOLERANCE:g}; try other versions of onnxruntime or torch"
             )
     return difference
 
 
 def noise(spec: ViewSpec, batch: int) -> dict[str, torch.Tensor]:
-    """Return uint8 noise in the shapes in which views are cut, (batch, 3, S, S) each."""
+    """Return uint8 noise in the shapes of a batch of views, (batch, 3, S, S) each."""
     return random_views({name: (batch, *shape) for name, shape in spec.view_shapes().items()})
 
 
@@ -84,7 +85,7 @@ def _description(loaded: LoadedModel) -> dict:
 
 
 class _PublishedTrunk(Trunk):
-    """A Swin with torchvision's attention, for tracing: ours looks indices up that fit one size of batch."""
+    """A Swin with torchvision's attention, for tracing: ours caches indices that fit a single batch size."""
 
     def __init__(self, trunk: SwinTrunk):
         super().__init__()
@@ -97,35 +98,35 @@ class _PublishedTrunk(Trunk):
 
 
 class _Graph(QualityModel):
-    """A model as it is traced: its head on trunks that can be, results in a fixed order."""
+    """A model in the form that is traced: with trunks that can be traced, and outputs in a fixed order."""
 
     def __init__(self, model: QualityModel):
         trunks = model.trunks()
         super().__init__(sum(trunk.num_features for trunk in trunks.values()))
         self.view_names = model.view_names
         self.quality = model.quality
-        # One trunk may read several views; its weights are then in the file once.
-        plain = {trunk: _PublishedTrunk(trunk) if isinstance(trunk, SwinTrunk) else trunk for trunk in trunks.values()}
-        self.branches = nn.ModuleDict({name: plain[trunk] for name, trunk in trunks.items()})
+        # One entry per trunk: if it reads several views, the file has its weights once.
+        traced = {trunk: _PublishedTrunk(trunk) if isinstance(trunk, SwinTrunk) else trunk for trunk in trunks.values()}
+        self.branches = nn.ModuleDict({name: traced[trunk] for name, trunk in trunks.items()})
 
     def trunks(self) -> dict[str, nn.Module]:
         return dict(self.branches.items())
 
     def forward(self, *views: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found = self.contributions(*views)
-        return tuple(found[name] for name in ("score", "bias", *self.view_names))
+        outputs = self.contributions(*views)
+        return tuple(outputs[name] for name in ("score", "bias", *self.view_names))
 
 
 def _graph_file(loaded: LoadedModel) -> bytes:
-    """Trace a model; return the ONNX file with its metadata.
+    """Trace a model; return the content of an ONNX file with its metadata.
 
     Raises:
-        RunError: it cannot be traced, or is too large for one file.
+        RunError: the model cannot be traced, or is too large for one file.
     """
     onnx = import_optional("onnx")
     name = " ".join(str(value) for value in loaded.architecture.values())
     if loaded.view_spec.is_ragged:
-        raise RunError(f"{name}: reads as many patches as a photograph has, and a graph has views of one shape")
+        raise RunError(f"{name}: reads as many patches as a photograph has, but a graph needs views of one shape")
     graph = _Graph(loaded.model).eval()
     size = sum(value.numel() * value.element_size() for value in {*graph.parameters(), *graph.buffers()})
     if size > LARGEST_ONNX:
@@ -146,29 +147,29 @@ def _graph_file(loaded: LoadedModel) -> bytes:
             )
             _simplify(program.model)
             file = program.model_proto
-    except Exception as error:  # torch.export and the exporter have exceptions of many kinds
+    except Exception as error:  # torch.export and the exporter raise many kinds of exceptions
         cause = one_line(error.__cause__ or error)
         raise RunError(f"{name}: torch.onnx cannot export this model: {cause}") from error
-    _forget_sources(file)
+    _remove_source_lines(file)
     onnx.helper.set_model_props(file, encode(_description(loaded), ONNX_FORMAT))
     return file.SerializeToString()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporter prints, logs and warns of from the terminal; its exceptions say what failed."""
-    level = logging.root.manager.disable
+    """Suppress the exporter's prints, logs and warnings; its exceptions say what failed."""
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.disable(logging.CRITICAL)
         try:
             yield
         finally:
-            logging.disable(level)
+            logging.disable(disabled)
 
 
 def _simplify(graph) -> None:
-    """Compute what depends on no input, and give everything a name of its own.
+    """Fold constants, and give every node and value a unique name.
 
     The exporter's own optimizer also searches for patterns that runtimes fuse themselves when they load a file, which
     takes minutes for three Swins.
@@ -180,8 +181,8 @@ def _simplify(graph) -> None:
     import_optional("onnx_ir.passes.common").NameFixPass()(graph)
 
 
-def _forget_sources(file) -> None:
-    """Take from a graph the lines of this machine's source files that every node was traced from."""
+def _remove_source_lines(file) -> None:
+    """Remove from a graph the paths and lines of this machine's source files that it was traced from."""
     for part in (file.graph, *file.graph.node, *file.graph.input, *file.graph.output, *file.graph.value_info):
         del part.metadata_props[:]
         part.doc_string = ""
@@ -189,11 +190,8 @@ def _forget_sources(file) -> None:
 
 @torch.inference_mode()
 def _largest_difference(model: QualityModel, network: OnnxNetwork, views: dict[str, torch.Tensor]) -> float:
-    """Return the largest difference of two networks' results, in units of the largest result or of 1."""
-    expected, found = model.contributions(**views), network.contributions(**views)
-    differences = [
-        (found[name] - values).abs().max() / values.abs().max().clamp(min=1)
-        for name, values in expected.items()
-        if name in found
-    ]
-    return torch.stack(differences).max().item()
+    """Return the largest difference between two networks' outputs, relative to the largest value or to 1."""
+    expected, actual = model.contributions(**views), network.contributions(**views)
+    largest = {name: values.abs().max().clamp(min=1) for name, values in expected.items()}
+    differences = [(actual[name] - expected[name]).abs().max() / largest[name] for name in actual]
+    return torch.stack(differences).max().item()  # NaN if any is

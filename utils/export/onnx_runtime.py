@@ -1,4 +1,4 @@
-"""Scoring with an exported ONNX file: onnxruntime runs the network, torch only carries the views to it."""
+"""Scoring with an exported ONNX file: onnxruntime runs the network, torch only prepares its views."""
 
 import importlib
 import os
@@ -19,12 +19,12 @@ from utils.loaded_model import LoadedModel
 from utils.weights_file import VERSION, decode
 
 ONNX_FORMAT = "uiqa-onnx"
-MAP_PREFIX = "map_"  # of the outputs: in a graph no output may bear an input's name
+MAP_PREFIX = "map_"  # in an ONNX graph, an output must not have the name of an input
 CUDA = "CUDAExecutionProvider"
 
 
 def import_optional(name: str) -> ModuleType:
-    """Import a package that only exports and their scoring need.
+    """Import a package that only exporting and scoring with exports need.
 
     Raises:
         RunError: it is not installed; the message says how to install it.
@@ -38,12 +38,12 @@ def import_optional(name: str) -> ModuleType:
 
 
 class OnnxNetwork(nn.Module):
-    """An exported network that takes the place of a `QualityModel` in `utils.inference.score_photographs`.
+    """An exported network that replaces a `QualityModel` in `utils.inference.score_photographs`.
 
-    It has no weights that torch could see: the session of onnxruntime has them.
+    It has no torch parameters: the weights are in onnxruntime's session.
 
     Args:
-        session: an `onnxruntime.InferenceSession` of a graph that `utils.export.onnx_graph` made.
+        session: an `onnxruntime.InferenceSession` with a graph from `utils.export.onnx_graph`.
     """
 
     def __init__(self, session):
@@ -53,38 +53,37 @@ class OnnxNetwork(nn.Module):
         self.view_names = tuple(self._dimensions)
 
     def contributions(self, **views: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return what `QualityModel.contributions` returns, of uint8 views on the CPU, also of several draws.
+        """Return the same as `QualityModel.contributions`, for uint8 views on the CPU.
 
-        Of several draws the whole network runs for each: onnxruntime computes all of a graph, whatever is asked of it.
+        With several draws of a view, the whole network runs once per draw: onnxruntime always computes a whole graph.
         """
         arrays = {name: views[name].numpy() for name in self.view_names}
         drawn = {name: array.shape[1] for name, array in arrays.items() if array.ndim > self._dimensions[name]}
         if not drawn:
             return self._run(arrays)
-        found = [
+        outputs = [
             self._run({name: array[:, draw] if name in drawn else array for name, array in arrays.items()})
             for draw in range(max(drawn.values()))
         ]
-        means = {name: torch.stack([one[name] for one in found]).mean(dim=0) for name in found[0]}
-        return means | {"score_of_draw": torch.stack([one["score"] for one in found], dim=1)}  # (B, K)
+        means = {name: torch.stack([output[name] for output in outputs]).mean(dim=0) for name in outputs[0]}
+        return means | {"score_of_draw": torch.stack([output["score"] for output in outputs], dim=1)}  # (B, K)
 
     def _run(self, arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         names = ["score", "bias", *(MAP_PREFIX + name for name in self.view_names)]
-        found = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        return {
-            name.removeprefix(MAP_PREFIX): torch.from_numpy(values) for name, values in zip(names, found, strict=True)
-        }
+        outputs = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        outputs = map(torch.from_numpy, outputs)
+        return {name.removeprefix(MAP_PREFIX): output for name, output in zip(names, outputs, strict=True)}
 
 
 def open_session(path: str | os.PathLike, device: str = "cpu"):
-    """Open a file of onnxruntime's format on a device, with as many threads as torch would take.
+    """Open an ONNX file with onnxruntime, which uses as many threads as torch.
 
     Args:
-        path: of the file.
-        device: as `--device`; "auto" is CUDA where both onnxruntime and the machine have it.
+        path: the file.
+        device: as `--device`; "auto" is CUDA if both onnxruntime and the machine support it.
 
     Raises:
-        ValueError: no such device.
+        ValueError: there is no such device.
         RunError: onnxruntime is missing, or cannot use the device.
         CheckpointError: the file cannot be read.
     """
@@ -92,79 +91,70 @@ def open_session(path: str | os.PathLike, device: str = "cpu"):
     providers = _providers(device, runtime.get_available_providers())
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; they end in exceptions
+    options.log_severity_level = 3  # errors only, which raise exceptions as well
     try:
-        session = runtime.InferenceSession(
-            os.fspath(path),
-            options,
-            providers=[name for name, _ in providers],
-            provider_options=[settings for _, settings in providers],
-        )
-    except Exception as error:  # onnxruntime has an exception for every status
-        cause = one_line(error)
-        raise CheckpointError(f"{path}: onnxruntime cannot read it: {cause}") from error
+        session = runtime.InferenceSession(os.fspath(path), options, providers=providers)
+    except Exception as error:  # onnxruntime has one exception class per status
+        raise CheckpointError(f"{path}: onnxruntime cannot read it: {one_line(error)}") from error
     if providers[0][0] not in session.get_providers():
         raise RunError(f"--device {device}: onnxruntime cannot use CUDA here; score with --device cpu")
     return session
 
 
 def _providers(device: str, available: list[str]) -> list[tuple[str, dict]]:
-    """Return onnxruntime's providers for a device, and their settings."""
+    """Return onnxruntime's providers for a device with their settings."""
     on_cpu = ("CPUExecutionProvider", {})
     selected = select_device("cpu" if device == "auto" and CUDA not in available else device)
     if selected.type == "cpu":
         return [on_cpu]
     if CUDA not in available:
-        raise ValueError(
-            f"--device {device}: the installed onnxruntime has no CUDA; install onnxruntime-gpu in its place"
-        )
+        raise ValueError(f"--device {device}: the installed onnxruntime has no CUDA; install onnxruntime-gpu instead")
     return [(CUDA, {"device_id": str(selected.index or 0), "use_tf32": "0"}), on_cpu]
 
 
 def load_onnx(
     path: str | os.PathLike, device: str = "cpu", calibration_path: str | os.PathLike | None = None
 ) -> LoadedModel:
-    """Load an ONNX file of `export.py` for scoring: an `OnnxNetwork`, and what its metadata say beside it.
+    """Load an ONNX file from `export.py` for scoring.
 
     Args:
-        path: of the file.
+        path: the file.
         device: where onnxruntime runs it, as `--device`.
-        calibration_path: a released `UIQA.npy`, in place of the file's mapping.
+        calibration_path: a released `UIQA.npy`, instead of the file's mapping.
 
     Raises:
         CheckpointError: the file cannot be used.
         RunError: onnxruntime is missing, or cannot use the device.
-        ValueError: no such device, or the calibration file cannot be used.
+        ValueError: there is no such device, or the calibration file cannot be used.
     """
     if not Path(path).is_file():
-        raise CheckpointError(f"{path}: no such file. `python export.py CKPT --format onnx` makes one of a checkpoint")
+        raise CheckpointError(f"{path}: no such file. Make one with `python export.py CKPT --format onnx`")
     session = open_session(path, device)
     network = OnnxNetwork(session)
     try:
         content = decode(session.get_modelmeta().custom_metadata_map, ONNX_FORMAT)
         if content is None:
-            raise ValueError("it was not made by export.py, and does not say how its views are cut")
+            raise ValueError("it is not from export.py, so it does not say how its views are cut")
         if not isinstance(content["version"], int) or content["version"] > VERSION:
-            raise ValueError(f"it was made by a newer version of this project ({content['version']}); update it")
+            raise ValueError(f"it is from a newer version of this project ({content['version']}); update the project")
         spec, calibration, branch_means = description_fields(content)
         _check_graph(session, spec)
-    except Exception as error:  # values of any type may stand in the metadata
-        cause = one_line(error)
-        raise CheckpointError(f"{path}: cannot be used: {type(error).__name__}: {cause}") from error
+    except Exception as error:  # metadata may hold values of any type
+        raise CheckpointError(f"{path}: cannot be used: {type(error).__name__}: {one_line(error)}") from error
     if calibration_path:
         calibration = load_calibration(calibration_path)
     return LoadedModel(network, spec, calibration, branch_means, {}, {})
 
 
 def _check_graph(session, spec: ViewSpec) -> None:
-    """Check that a graph takes the views that its metadata speak of, and gives what scoring reads.
+    """Check that a graph has the inputs that its metadata describe, and the outputs that scoring needs.
 
     Raises:
         ValueError: it does not.
     """
     sides = {view.name: view.shape[-1] for view in session.get_inputs() if view.type == "tensor(uint8)"}
     if sides != spec.view_sizes or len(sides) != len(session.get_inputs()):
-        raise ValueError(f"its inputs are no uint8 views of {spec.view_sizes} pixels")
+        raise ValueError(f"its inputs are not uint8 views of {spec.view_sizes} pixels")
     outputs = {output.name: output.type for output in session.get_outputs()}
     missing = {"score", "bias", *(MAP_PREFIX + name for name in sides)} - set(outputs)
     if missing or set(outputs.values()) != {"tensor(float)"}:

@@ -1,4 +1,4 @@
-"""The measures of an evaluation in three protocols, within groups, and as tables for people."""
+"""The measures of an evaluation in three protocols and within groups, and as text for the terminal."""
 
 import numpy as np
 import pandas as pd
@@ -9,52 +9,46 @@ from utils.errors import RunError
 from utils.metrics import MEASURES, bootstrap_intervals, mapped_metrics
 
 RESAMPLES = 1000
-MOST_GROUPS = 50
+MAX_GROUPS = 50
+NO_MAPPING = "not available: the checkpoint has no mapping; give one with --calibration FILE (UIQA.npy)"
 
 
 def evaluation_report(
-    scores: np.ndarray, mos: np.ndarray, split: str, quality: np.ndarray | None, mapping: str, seed: int = 0
+    table: pd.DataFrame, split: str, mapping: str, group_by: str | None = None, seed: int = 0
 ) -> dict:
-    """Measure scores against opinions in the three protocols.
+    """Measure scores against opinions in three protocols.
 
     Args:
-        scores, mos: (n,) each, finite.
-        split: name of the split, for the words.
-        quality: (n,) the scores after the mapping fitted on validation data, or None if there is none.
-        mapping: that mapping in words.
+        table: one row per image: mos, score, quality (NaN without a mapping), and the column to group by.
+        split: name of the split.
+        mapping: description of the mapping from score to quality.
+        group_by: column whose groups are also measured, see `group_report`.
         seed: of the bootstrap.
 
     Returns:
-        `split`, `n` and, for each protocol, the five measures with `ci95` (95 % intervals by `RESAMPLES` resamples, the
-        mapping held fixed) and `mapping` (in words): `raw` scores; `val_fitted`, None without a mapping; and
-        `test_fitted`, the mapping fitted on these very labels, which is how published tables are made.
+        `split`, `n`; for each protocol the five measures, `ci95` (95 % intervals by the bootstrap, the mapping held
+        fixed) and `mapping` (its description): `raw` scores; `val_fitted`, which is `quality`, None without a mapping;
+        `test_fitted`, mapped by a fit on these labels themselves: a bound, not a result; `groups`, None without
+        `group_by`; and `bootstrap`, its description.
     """
+    scores, mos = table["score"].to_numpy(), table["mos"].to_numpy()
     own = fit_calibration(scores, mos, f"the {split} labels themselves")
-    protocols = {"raw": (scores, "none: raw scores")}
-    if quality is not None:
-        protocols["val_fitted"] = (quality, mapping)
-    protocols["test_fitted"] = (own(scores), own.describe())
-    report = {"split": split, "n": len(scores), "raw": None, "val_fitted": None, "test_fitted": None}
-    for name, (mapped, words) in protocols.items():
-        report[name] = measured(scores, mapped, mos, seed) | {"mapping": words}
-    return report
+    protocols = {"raw": (scores, "none: raw scores"), "val_fitted": None, "test_fitted": (own(scores), own.describe())}
+    if is_mapped(table):
+        protocols["val_fitted"] = (table["quality"].to_numpy(), mapping)
+    report = {"split": split, "n": len(scores)}
+    for name, protocol in protocols.items():
+        report[name] = protocol and measure(scores, protocol[0], mos, seed) | {"mapping": protocol[1]}
+    report["groups"] = group_report(table, group_by) if group_by else None
+    return report | {"bootstrap": f"paired percentile, {RESAMPLES} resamples, the mapping held fixed"}
 
 
-def protocol_words(report: dict) -> dict[str, str]:
-    """Return what PLCC, RMSE and MAE of each protocol are of, and what that is worth."""
-    worth = {
-        "test": "; the honest figure",
-        "val": "; flattered, for these images chose the epoch, too",
-        "train": "; flattered, for the model has learnt these images",
-    }
-    words = {"raw": "no mapping, the scores as they are"}
-    if report["val_fitted"]:
-        mapping = report["val_fitted"]["mapping"]
-        words["val_fitted"] = f"mapping {mapping}{worth[report['split']] if mapping == 'fitted on validation' else ''}"
-    return words | {"test_fitted": f"mapping {report['test_fitted']['mapping']}; how published tables are made"}
+def is_mapped(table: pd.DataFrame) -> bool:
+    """Return whether every score of a table of predictions has been mapped to quality."""
+    return bool(np.isfinite(table["quality"]).all())
 
 
-def measured(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, seed: int = 0) -> dict:
+def measure(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, seed: int = 0) -> dict:
     """Return the five measures, and their 95 % intervals as `ci95`."""
     intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed)
     return mapped_metrics(scores, mapped, mos) | {"ci95": intervals}
@@ -64,41 +58,55 @@ def group_report(table: pd.DataFrame, column: str) -> dict:
     """Measure scores within each group of photographs.
 
     Args:
-        table: a row an image: mos, score, quality, and the column.
-        column: whose entries are the groups; a photograph without an entry is in none.
+        table: one row per image: mos, score, quality, and the column.
+        column: its entries name the groups; a photograph without an entry is in none.
 
     Returns:
-        `column`; `protocol` in words: the mapping is that of the whole split, or none; `measures`: for each group, in
-        natural order, `n` and the measures with `ci95`.
+        `column`; `protocol`, the description of the mapping; `measures`: for each group, in natural order, `n` and the
+        measures with `ci95`.
 
     Raises:
         RunError: as `group_names`.
     """
-    names = group_names(table, column)
-    mapped = "quality" if table["quality"].notna().all() else "score"
+    mapped = "quality" if is_mapped(table) else "score"
     groups = {}
-    for name in names:
+    for name in group_names(table, column):
         rows = table[table[column] == name]
-        found = measured(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
-        groups[str(name)] = {"n": len(rows)} | found
-    words = "the mapping is that of the whole split" if mapped == "quality" else "raw scores"
-    return {"column": column, "protocol": words, "measures": groups}
+        measures = measure(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
+        groups[str(name)] = {"n": len(rows)} | measures
+    protocol = "the mapping is that of the whole split" if mapped == "quality" else "raw scores"
+    return {"column": column, "protocol": protocol, "measures": groups}
 
 
 def group_names(table: pd.DataFrame, column: str) -> list:
     """Return the groups of a column, in natural order.
 
     Raises:
-        RunError: no such column, or too many groups to be groups.
+        RunError: there is no such column, or it has too many different entries.
     """
     if column not in table:
-        raise RunError(f"--group_by {column}: no such column; there are {', '.join(map(str, table.columns))}")
+        raise RunError(f"--group_by {column}: no such column; choose from {', '.join(map(str, table.columns))}")
     names = sorted(table[column].dropna().unique(), key=lambda name: natural_order(str(name)))
-    if len(names) > MOST_GROUPS:
+    if len(names) > MAX_GROUPS:
         raise RunError(
-            f"--group_by {column}: {len(names)} different entries; choose a column with at most {MOST_GROUPS}"
+            f"--group_by {column}: {len(names)} different entries; choose a column with at most {MAX_GROUPS}"
         )
     return names
+
+
+def protocol_notes(report: dict) -> dict[str, str]:
+    """Describe for each protocol the mapping of PLCC, RMSE and MAE, and what the figures may be compared with."""
+    split = report["split"]
+    note = {
+        "test": "; comparable with published tables",
+        "val": "; optimistic: the epoch was selected on these images",
+        "train": "; optimistic: the model was trained on these images",
+    }[split]
+    notes = {"raw": "no mapping, raw scores" + (note if split == "test" else "")}
+    if report["val_fitted"]:
+        mapping = report["val_fitted"]["mapping"]
+        notes["val_fitted"] = f"mapping {mapping}{note if mapping == 'fitted on validation' else ''}"
+    return notes | {"test_fitted": f"mapping {report['test_fitted']['mapping']}; an upper bound, not a result"}
 
 
 def measures_table(rows: dict[str, dict | None]) -> str:
@@ -113,4 +121,32 @@ def measures_table(rows: dict[str, dict | None]) -> str:
             f"{measures[key]:.4f} [{measures['ci95'][key][0]:.3f}, {measures['ci95'][key][1]:.3f}]" for key in MEASURES
         ]
         lines.append(f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
+    return "\n".join(lines)
+
+
+def summary(report: dict) -> str:
+    """Return the report of test.py as text for the terminal, with the data that each mapping was fitted on."""
+    rows = {"raw": report["raw"], "val-fitted": report["val_fitted"], "test-fitted": report["test_fitted"]}
+    for name, measures in (report["controls"] or {}).items():
+        rows[f"control: {name.replace('_', ' ')}"] = measures
+    notes, source = protocol_notes(report), report["predictions"] or report["checkpoint"]
+    lines = [
+        f"{report['split']} split, {report['n']} images, {source}; [95 % interval]",
+        measures_table(rows),
+        "SRCC and KRCC are of raw scores. PLCC, RMSE and MAE:",
+        f"  raw          {notes['raw']}",
+        f"  val-fitted   {notes.get('val_fitted', NO_MAPPING)}",
+        f"  test-fitted  {notes['test_fitted']}",
+        f"Intervals: {report['bootstrap']}.",
+    ]
+    if report["controls"]:
+        lines.append("The mapping of the controls is fitted on the split's own labels, which favours them.")
+    correlations = [report["raw"]["SRCC"]]
+    if report["groups"]:
+        groups = report["groups"]
+        named = {f"{name} ({measures['n']})": measures for name, measures in groups["measures"].items()}
+        lines += ["", f"Within each {groups['column']} (images); {groups['protocol']}", measures_table(named)]
+        correlations += [measures["SRCC"] for measures in named.values()]
+    if not np.isfinite(correlations).all():
+        lines.append("nan: correlations of constant values, or of fewer than two images, are undefined.")
     return "\n".join(lines)

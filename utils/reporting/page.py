@@ -3,7 +3,7 @@
 import math
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -12,14 +12,18 @@ import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from data.decode import DEFAULT_MAX_PIXELS
 from data.files import replace_file
+from utils.loaded_model import LoadedModel
 from utils.metrics import MEASURES
-from utils.reporting.gallery import SECTIONS, Gallery
-from utils.reporting.maps import WORDS
-from utils.reporting.measures import protocol_words
+from utils.reporting.figures import draw_scatter
+from utils.reporting.gallery import SECTIONS, Gallery, make_gallery, select_rows, thumbnails
+from utils.reporting.maps import CAPTION
+from utils.reporting.measures import is_mapped, protocol_notes
+from utils.reporting.scoring import ScoredSplit
 
-# columns of numbers, and what stands above them; beside these, points_<view>
-HEADS = {
+# Numeric columns of the page's table and their headings; points_<view> are added to these.
+HEADINGS = {
     "mos": "MOS",
     "score": "score",
     "quality": "quality",
@@ -29,6 +33,47 @@ HEADS = {
 }
 
 
+def write_report(
+    report: dict,
+    scored: ScoredSplit,
+    loaded: LoadedModel | None,
+    score: Callable,
+    options: Mapping[str, object],
+    folder: Path,
+) -> Path:
+    """Write the report of test.py: the HTML page, and the scatter plot as PDF and PNG.
+
+    Args:
+        report: of test.py.
+        scored: the predictions that were measured, and where their photographs are.
+        loaded: the model, on the device; without one the gallery has no views and maps.
+        score: `utils.inference.score_photographs` with device, batch size and workers filled in.
+        options: of the command line, by name.
+        folder: of the results.
+
+    Returns:
+        The page's path.
+    """
+    table, split = scored.table.reset_index(drop=True), report["split"]
+    paths = [scored.paths.get(image) for image in table["image"]]
+    sections = select_rows(table)
+    selected = {row: paths[row] for rows in sections.values() for row in rows if paths[row] is not None}
+    gallery = None
+    if loaded and selected and "patches" not in loaded.view_spec.views:  # a photograph has too many patches to show
+        gallery = make_gallery(selected, loaded, report["fragment_draws"], score)
+    max_pixels = loaded.view_spec.max_pixels if loaded else options["max_pixels"] or DEFAULT_MAX_PIXELS
+    details = {
+        **report["environment"],
+        "options": ", ".join(f"{name}={value}" for name, value in options.items() if value is not None),
+        "data": f"{report['n']} images; fingerprint of names and opinions {report['fingerprint']}",
+    }
+    page = folder / f"report_{split}.html"
+    write_html_report(page, report, table, thumbnails(paths, max_pixels), sections, gallery, details)
+    mapping = report["val_fitted"]["mapping"] if report["val_fitted"] else ""
+    draw_scatter(table, mapping, [folder / f"scatter_{split}.{suffix}" for suffix in ("pdf", "png")])
+    return page
+
+
 def write_html_report(
     path: str | os.PathLike,
     report: dict,
@@ -36,22 +81,55 @@ def write_html_report(
     thumbnails: Sequence[str | None],
     sections: dict[str, list[int]],
     gallery: Gallery | None,
-    facts: dict[str, str],
+    details: dict[str, str],
 ) -> None:
-    """Write the report; the file is the old one or the whole new one.
+    """Write the report as one HTML file, atomically.
 
-    Names and label texts are escaped by the template, and a content security policy lets the page load nothing and run
-    no script but its own.
+    Names and label texts are escaped by the template, and a content security policy prevents the page from loading
+    anything or running any script but its own.
 
     Args:
         path: of the HTML file.
-        report: of `utils.reporting.measures.evaluation_report`, with `groups`, `failures` and `checkpoint` added.
-        table: a row an image: image, mos, score, quality and, where known, more columns of HEADS, points_<view>, group.
+        report: of `utils.reporting.measures.evaluation_report`, with the keys that test.py adds.
+        table: one row per image: image, mos, score, quality and, if known, more columns of HEADINGS, points_<view>, and
+            the column of the groups.
         thumbnails: a data URI, or None, for each row.
         sections: for each key of `utils.reporting.gallery.SECTIONS` row numbers of the table.
         gallery: cards for these rows; None without a model or photographs.
-        facts: what the result depends on, by name: command, options, versions.
+        details: what the result depends on, by name: command, options, versions.
     """
+    if is_mapped(table):
+        table = table.assign(error=table["quality"] - table["mos"])
+    columns = [name for name in table if (name in HEADINGS or name.startswith("points_")) and table[name].notna().any()]
+    groups = table[report["groups"]["column"]] if report["groups"] else [None] * len(table)
+    images = {
+        "name": table["image"],
+        "group": [None if pd.isna(group) else str(group) for group in groups],
+        "values": [_finite(values) for values in table[columns].to_numpy(float)],
+        "thumbnail": thumbnails,
+    }
+    template = _environment().get_template("report.html")
+    page = template.render(
+        nonce=secrets.token_urlsafe(16),
+        plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
+        report=report,
+        measures=MEASURES,
+        protocols=protocol_notes(report),
+        headline="val_fitted" if report["val_fitted"] else "raw",
+        columns=columns,
+        headings={name: HEADINGS.get(name, f"points: {name.removeprefix('points_')}") for name in columns},
+        images=[dict(zip(images, row, strict=True)) for row in zip(*images.values(), strict=True)],
+        curve=_curve(table),
+        sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
+        gallery=gallery,
+        map_caption=CAPTION,
+        details=details,
+    )
+    with replace_file(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
+
+
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -59,54 +137,19 @@ def write_html_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = _number
-    environment.filters["interval"] = _interval
-    numbers = [name for name in table if name in HEADS or name.startswith("points_")]
-    columns = [name for name in numbers if table[name].notna().any()]
-    headline = "val_fitted" if report["val_fitted"] else "test_fitted"
-    images = [
-        {
-            "name": row["image"],
-            "group": None if pd.isna(row.get("group")) else str(row["group"]),
-            "values": [_plain(row[name]) for name in columns],
-            "thumb": thumbnail,
-        }
-        for row, thumbnail in zip(table.to_dict("records"), thumbnails, strict=True)
-    ]
-    page = environment.get_template("report.html").render(
-        nonce=secrets.token_urlsafe(16),
-        plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
-        report=report,
-        measures=MEASURES,
-        protocols=protocol_words(report),
-        headline=headline,
-        columns=columns,
-        heads={name: _head(name) for name in columns},
-        images=images,
-        curve=_curve(table),
-        sections=[(*SECTIONS[key], rows) for key, rows in sections.items() if rows],
-        gallery=gallery,
-        map_words=WORDS,
-        facts=facts,
-    )
-    with replace_file(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+    environment.filters |= {"number": _number, "interval": _interval}
+    return environment
 
 
 def _curve(table: pd.DataFrame) -> list[list[float]] | None:
-    """Return the mapping as points (scores, quality) in the order of the scores; None without one."""
+    """Return the mapping as two lists, scores in ascending order and their quality; None without one."""
     mapped = table[["score", "quality"]].dropna().sort_values("score").drop_duplicates()
     return None if mapped.empty else [mapped["score"].tolist(), mapped["quality"].tolist()]
 
 
-def _head(column: str) -> str:
-    return HEADS.get(column) or f"points: {column.removeprefix('points_')}"
-
-
-def _plain(value: object) -> float | None:
-    """Return a number that JSON has."""
-    number = float(value)
-    return round(number, 6) if math.isfinite(number) else None
+def _finite(values: np.ndarray) -> list[float | None]:
+    """Return numbers for JSON, which has no NaN."""
+    return [round(value, 6) if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -102,7 +102,7 @@ class EpochLog:
         averages = self.recent.averages
         say(
             f"Epoch {self.epoch + 1}/{self.num_epochs} | Step {step + 1}/{self.steps} "
-            f"| loss {averages.get('loss', math.nan):.4f} | lr {lr:.3g} | {self.recent.words()}"
+            f"| loss {averages.get('loss', math.nan):.4f} | lr {lr:.3g} | {self.recent.summary()}"
         )
         for name, value in averages.items() if curves else ():
             curves.add_scalar(f"step/{name}", value, self.epoch * self.steps + step + 1)
@@ -113,7 +113,7 @@ class EpochLog:
         averages = {name: self.whole.averages.get(name, math.nan) for name in LOSSES}
         say(
             f"Epoch {self.epoch + 1}/{self.num_epochs} | training loss {averages['loss']:.4f} "
-            f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {self.whole.words()}"
+            f"(fidelity {averages['fidelity']:.4f}, MSE {averages['mse']:.4f}) | {self.whole.summary()}"
         )
         return averages | {"images_per_s": self.whole.images_per_s, "data_wait": self.whole.data_wait}
 

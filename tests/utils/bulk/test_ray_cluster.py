@@ -1,4 +1,4 @@
-"""How a job comes to its Ray: errors at once, and an installed Ray that is left as it was found."""
+"""Connecting to Ray: errors are immediate, and a Ray that is already running is left alone."""
 
 import socket
 import sys
@@ -32,32 +32,32 @@ def test_a_head_that_does_not_answer_is_an_error_at_once():
             check_address(nobody)
 
 
-def test_a_ray_that_is_there_already_is_used_and_left(monkeypatch):
+def test_a_ray_that_is_already_running_is_used_and_kept(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "nowhere")
     with cluster(SimpleNamespace(is_initialized=lambda: True), None, None):
-        pass  # neither init nor shutdown was asked of it
+        pass  # neither init nor shutdown was called
 
 
 def fake_ray(error: Exception | None = None) -> SimpleNamespace:
-    """Return what looks like Ray, and writes down what is asked of it."""
-    asked = []
+    """Return a stand-in for Ray that records its calls."""
+    calls = []
 
     def init(address: str, **options) -> None:
-        asked.append((address, options))
+        calls.append((address, options))
         if error:
             raise error
 
     return SimpleNamespace(
-        is_initialized=lambda: False, init=init, shutdown=lambda: asked.append("shutdown"), asked=asked
+        is_initialized=lambda: False, init=init, shutdown=lambda: calls.append("shutdown"), calls=calls
     )
 
 
-def test_a_ray_of_our_own_has_room_for_every_actor_and_ends_with_the_job(monkeypatch):
+def test_a_local_ray_has_room_for_every_actor_and_ends_with_the_job(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     ray = fake_ray()
     with pytest.raises(KeyError), cluster(ray, None, 1000):
         raise KeyError
-    (address, options), end = ray.asked
+    (address, options), end = ray.calls
     assert address == "local"
     assert options["num_cpus"] == 1000
     assert not options["include_dashboard"]
@@ -71,7 +71,7 @@ def test_a_cluster_gets_the_packages_and_nothing_else(monkeypatch):
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         with cluster(ray, None, 2):
             pass
-    options = ray.asked[0][1]
+    options = ray.calls[0][1]
     assert sorted(path.rsplit("/", 1)[1] for path in options["runtime_env"]["py_modules"]) == [
         "data",
         "losses",
@@ -89,6 +89,6 @@ def test_a_ray_that_does_not_start_is_one_clear_error():
         pass
 
 
-def test_the_last_line_of_an_error_has_the_cause():
+def test_the_cause_is_the_last_line_of_an_error():
     assert last_line(ValueError("ray::task()\n  File x\nKeyError: 'a'\n\n")) == "KeyError: 'a'"
     assert last_line(ValueError()) == "ValueError"

@@ -1,4 +1,4 @@
-"""Scoring with Ray: the rows of predict.py, none lost, none doubled, nothing done twice."""
+"""Scoring with Ray: the rows of predict.py, none missing, none repeated, and no image scored twice."""
 
 import logging
 import os
@@ -39,7 +39,7 @@ def run(trained, *words: str) -> int:
         (["--ray", "--out=o", "--ray_actors=0"], "at least 1"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_clear_error(trained, words, remedy, capsys, tmp_path, monkeypatch):
+def test_contradictory_options_are_one_clear_error(trained, words, remedy, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as raised:
         run(trained, *words, "photo.jpg")
@@ -54,7 +54,7 @@ def test_torchrun_is_refused(trained, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
         run(trained, "--ray", "--out", tmp_path / "out", "photo.jpg")
-    assert "not to torchrun" in capsys.readouterr().err
+    assert "not torchrun" in capsys.readouterr().err
 
 
 def test_without_ray_the_remedy_is_named(trained, tmp_path, monkeypatch, capsys):
@@ -69,7 +69,7 @@ def local_ray():
     """A small Ray on this machine, used by every predict.py of this process."""
     import ray
 
-    place = tempfile.mkdtemp(prefix="ray")  # pytest's folders are too deep: a socket's path has at most 107 letters
+    folder = tempfile.mkdtemp(prefix="ray")  # pytest's folders are too deep: a socket's path has at most 107 letters
     ray.init(
         "local",
         num_cpus=2,
@@ -77,12 +77,12 @@ def local_ray():
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _temp_dir=place,
-        _system_config={"worker_niceness": 0},  # workers give way to everything else on a busy machine, by default
+        _temp_dir=folder,
+        _system_config={"worker_niceness": 0},  # by default, workers have a lower priority than everything else
     )
     yield
     ray.shutdown()
-    shutil.rmtree(place, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,14 @@ def photographs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(trained, photographs, tmp_path_factory) -> pd.DataFrame:
-    """What predict.py without Ray says of them."""
+    """The rows of predict.py without Ray."""
     table = tmp_path_factory.mktemp("expected") / "scores.csv"
     assert run(trained, photographs, "--csv", table) == EXIT_FAILED_IMAGES
     return pd.read_csv(table).set_index("image")
 
 
 def check(out: Path, expected: pd.DataFrame) -> None:
-    """Check that a folder holds the expected rows: none lost, none doubled, scores within 1e-5."""
+    """Check that a folder has exactly the expected rows, with scores within 1e-5."""
     scores = pd.read_parquet(out / "scores")
     failures = pd.read_parquet(out / "failures")
     assert scores["image"].is_unique
@@ -129,18 +129,18 @@ def written(out: Path) -> dict[Path, int]:
 
 def actors() -> list[int]:
     """Return the processes of Ray's actors that hold the model."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"Scorer" in (process / "cmdline").read_bytes().split(b"\0")[0]:
-                found.append(int(process.name))
-        except OSError:  # it has ended meanwhile
+                pids.append(int(process.name))
+        except OSError:  # it has ended in the meantime
             continue
-    return found
+    return pids
 
 
 @pytest.mark.slow
-def test_a_job_that_was_interrupted_goes_on_and_a_killed_actor_loses_and_doubles_nothing(
+def test_an_interrupted_job_resumes_and_a_killed_actor_neither_loses_nor_repeats_rows(
     local_ray, trained, photographs, expected, tmp_path, monkeypatch, capsys
 ):
     out = tmp_path / "out"
@@ -177,28 +177,28 @@ def test_a_job_that_was_interrupted_goes_on_and_a_killed_actor_loses_and_doubles
 
     parts = written(out)
     expected.reset_index()[["image"]].to_csv(tmp_path / "list.csv", index=False)
-    monkeypatch.chdir(photographs)  # the same images once more, from a list and by other names
+    monkeypatch.chdir(photographs)  # the same images again, from a list and by other names
     assert run(trained, tmp_path / "list.csv", "007.jpg", *words) == EXIT_FAILED_IMAGES
     assert f"{COUNT} images: 0 done now" in capsys.readouterr().out
     assert written(out) == parts
     assert run(trained, "007.jpg", *words, "--fragment_draws=2") == EXIT_UNUSABLE_INPUT
-    assert "fragment_draws 1, and now it is 2" in capsys.readouterr().err
+    assert "fragment_draws 1, now it is 2" in capsys.readouterr().err
 
 
 def descendants(mark: str) -> list[str]:
     """Return the processes that have a word in their environment."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark.encode() in (process / "environ").read_bytes():
-                found.append(process.name)
+                pids.append(process.name)
         except OSError:
             continue
-    return found
+    return pids
 
 
 @pytest.mark.slow
-def test_a_ray_of_its_own_is_quiet_and_leaves_no_process(trained, photographs, expected, tmp_path):
+def test_a_local_ray_is_quiet_and_leaves_no_process(trained, photographs, expected, tmp_path):
     mark = f"UIQA_TEST={tmp_path}"
     words = ["--checkpoint", trained.best, "--ray", "--out", "out", "--device=cpu", photographs]
     finished = subprocess.run(

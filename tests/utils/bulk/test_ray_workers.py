@@ -17,7 +17,7 @@ from utils.predictions import predictions_table
 
 @pytest.fixture
 def paths(tmp_path, photograph) -> list[str]:
-    """Two photographs and, between them, a file that is none."""
+    """Two photographs with an unusable file between them."""
     Image.fromarray(photograph).save(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").write_text("no photograph")
     Image.fromarray(photograph[:, ::-1]).save(tmp_path / "c.png")
@@ -37,16 +37,16 @@ def test_views_pass_through_ray_bit_for_bit(trained, paths, draws):
     direct = PhotographDataset(paths, spec, draws=draws)
     assert len(received) == len(direct)
     for row in range(len(direct)):
-        given, expected = received[row], direct[row]
-        assert given.keys() == expected.keys()
-        assert given.get("error") == expected.get("error")
-        for name in set(spec.views) & given.keys():
-            assert torch.equal(given[name], expected[name])
-            assert given[name].stride() == expected[name].stride()
+        sample, expected = received[row], direct[row]
+        assert sample.keys() == expected.keys()
+        assert sample.get("error") == expected.get("error")
+        for name in set(spec.views) & sample.keys():
+            assert torch.equal(sample[name], expected[name])
+            assert sample[name].stride() == expected[name].stride()
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-def test_an_actor_scores_as_the_one_loop_does(trained, paths, draws, monkeypatch):
+def test_an_actor_scores_as_the_scoring_loop_does(trained, paths, draws, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference))
     loaded = load_model(trained.best)
     rows = Scorer([loaded], "cpu", draws, compile=False)(cut_photographs(batch_of(paths), loaded.view_spec, draws))
@@ -60,7 +60,7 @@ def test_an_actor_scores_as_the_one_loop_does(trained, paths, draws, monkeypatch
         np.testing.assert_allclose(rows[name], expected[name], atol=1e-6)
 
 
-def test_a_batch_of_broken_files_alone_has_the_columns_of_any_other(trained, paths, monkeypatch):
+def test_a_batch_of_only_broken_files_has_the_same_columns_as_any_other(trained, paths, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference))
     loaded = load_model(trained.best)
     actor = Scorer([loaded], "cpu", 1, compile=False)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from models.linear import linear
 from ptflops import get_model_complexity_info
 from torch import nn
 from torch.nn import functional
@@ -9,7 +10,6 @@ from torchvision.models import resnet50
 
 from models import build_model
 from models.backbones import build_trunk, published_swin
-from models.linear import linear
 from utils.costs.counting import COUNTERS, OPERATOR_COUNTERS, Counts, count, count_operators, parameters, to_meta
 
 

@@ -1,4 +1,4 @@
-"""Exported graphs: PyTorch's numbers for any batch, from models of every build, and no file of those that differ."""
+"""Exported graphs: PyTorch's numbers for any batch size and model, and no file if the numbers differ."""
 
 from dataclasses import replace
 
@@ -39,9 +39,9 @@ def loaded_with(model: QualityModel, spec: ViewSpec = SPEC) -> LoadedModel:
     return LoadedModel(model.eval(), spec, None, None, {}, {"name": type(model).__name__})
 
 
-def largest_difference(expected: dict, found: dict) -> float:
-    assert {name: value.shape for name, value in found.items()} == {k: v.shape for k, v in expected.items()}
-    return max((found[name] - value).abs().max().item() for name, value in expected.items())
+def largest_difference(expected: dict, actual: dict) -> float:
+    assert {name: value.shape for name, value in actual.items()} == {k: v.shape for k, v in expected.items()}
+    return max((actual[name] - value).abs().max().item() for name, value in expected.items())
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -53,7 +53,7 @@ def test_the_graph_gives_pytorchs_contributions_for_any_batch(exported, batch):
     assert largest_difference(expected, load_onnx(exported.onnx).model.contributions(**views)) < 1e-5
 
 
-def test_the_file_carries_what_scoring_needs_besides_and_nothing_of_this_machine(exported):
+def test_the_file_has_all_that_scoring_needs_and_nothing_about_this_machine(exported):
     loaded, from_onnx = load_model(exported.checkpoint), load_onnx(exported.onnx)
     assert from_onnx.view_spec == loaded.view_spec
     assert from_onnx.calibration == loaded.calibration
@@ -78,7 +78,7 @@ def test_inputs_are_uint8_views_and_outputs_are_named(exported):
 
 
 @pytest.mark.slow
-def test_one_trunk_of_two_views_is_in_the_file_once(tmp_path):
+def test_a_trunk_that_reads_two_views_is_in_the_file_once(tmp_path):
     model = OneTrunk("timm:test_resnet")
     loaded = loaded_with(model, replace(SPEC, views=model.view_names))
     views = noise(loaded.view_spec, 2)
@@ -87,23 +87,23 @@ def test_one_trunk_of_two_views_is_in_the_file_once(tmp_path):
     weights = sum(value.numel() for value in model.trunk.parameters()) * 4
     assert weights < (tmp_path / "one.onnx").stat().st_size < 1.7 * weights
     assert load_onnx(tmp_path / "one.onnx").model.view_names == model.view_names
-    assert torch.equal(model.contributions(**views)["score"], before), "the model was changed by its export"
+    assert torch.equal(model.contributions(**views)["score"], before), "the export changed the model"
 
 
-def test_a_graph_that_scores_otherwise_leaves_no_file(exported, tmp_path, monkeypatch):
+def test_a_graph_with_other_scores_is_not_written(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "_graph_file", lambda loaded: exported.onnx.read_bytes())
     loaded = load_model(exported.checkpoint)
     path = tmp_path / "network.onnx"
     assert export_onnx(loaded, path) < 1e-5
-    path.write_text("what was there before")
+    path.write_text("the old content")
     with torch.no_grad():
         next(loaded.model.trunks()["salient"].parameters()).mul_(1.05)
     with pytest.raises(RunError, match=r"network\.onnx: not written: .* differ"):
         export_onnx(loaded, path)
-    assert [file.read_text() for file in tmp_path.iterdir()] == ["what was there before"]
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["the old content"]
 
 
-def test_a_graph_that_gives_no_numbers_leaves_no_file(exported, tmp_path, monkeypatch):
+def test_a_graph_that_outputs_nan_is_not_written(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "_graph_file", lambda loaded: exported.onnx.read_bytes())
     loaded = load_model(exported.checkpoint)
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_a_graph_that_gives_no_numbers_leaves_no_file(exported, tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
-def test_a_trunk_that_cannot_be_traced_is_named(tmp_path, monkeypatch):
+def test_a_trunk_that_cannot_be_traced_is_named_in_the_error(tmp_path, monkeypatch):
     model = build_model("SwinT", backbone="timm:test_resnet", view_sizes=SPEC.view_sizes)
     monkeypatch.setattr(model.feature_extraction, "feature_map", lambda x: x if x.mean() > 0 else -x, raising=True)
     loaded = loaded_with(model, replace(SPEC, views=("aesthetic",)))
@@ -123,7 +123,7 @@ def test_a_trunk_that_cannot_be_traced_is_named(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_beyond_one_file_are_refused_before_any_work(exported, tmp_path, monkeypatch):
+def test_weights_too_large_for_one_file_are_an_error_before_any_work(exported, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "LARGEST_ONNX", 1000)
     with pytest.raises(RunError, match=r"UIQA timm:test_resnet: .* GiB"):
         export_onnx(load_model(exported.checkpoint), tmp_path / "network.onnx")
@@ -158,7 +158,7 @@ def test_a_trunk_of_timm_is_exported(tmp_path):
     assert export_onnx(loaded_with(model, spec), tmp_path / "network.onnx") < 1e-4
 
 
-def test_as_many_patches_as_a_photograph_has_are_refused_by_name(tmp_path):
+def test_a_model_that_reads_all_patches_of_a_photograph_is_an_error(tmp_path):
     spec = ViewSpec(views=("patches",), patch_dimension=64)
     model = build_model("Patches", backbone="timm:test_resnet", view_sizes=spec.view_sizes)
     with pytest.raises(RunError, match="as many patches as a photograph has"):

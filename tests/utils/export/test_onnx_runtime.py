@@ -1,4 +1,4 @@
-"""Scoring with ONNX files: the rows, maps and draws of the checkpoint; damage is one error."""
+"""Scoring with ONNX files: the checkpoint's rows, maps and draws, and one clear error for a damaged file."""
 
 import json
 import subprocess
@@ -66,16 +66,16 @@ def views_of(paths: list[str], spec: ViewSpec) -> dict[str, torch.Tensor]:
 def test_a_process_without_torch_scores_saved_views(exported, photographs, tmp_path):
     loaded = load_model(exported.checkpoint)
     views = views_of(photographs, loaded.view_spec)
-    found = scored_without_torch(exported.onnx, views, tmp_path)
+    scored = scored_without_torch(exported.onnx, views, tmp_path)
     with torch.inference_mode():
         scores = loaded.model(**views).squeeze(1).numpy()
-    np.testing.assert_allclose(found["score"], scores, atol=1e-4)
-    np.testing.assert_allclose(found["quality"], loaded.calibration(scores), atol=1e-4)
-    assert ViewSpec.from_dict(found["sizes"]) == loaded.view_spec
+    np.testing.assert_allclose(scored["score"], scores, atol=1e-4)
+    np.testing.assert_allclose(scored["quality"], loaded.calibration(scores), atol=1e-4)
+    assert ViewSpec.from_dict(scored["sizes"]) == loaded.view_spec
 
 
 @pytest.mark.parametrize("draws", [1, 3])
-def test_scores_shares_maps_and_draws_are_the_checkpoints(exported, photographs, draws):
+def test_scores_points_maps_and_draws_equal_the_checkpoints(exported, photographs, draws):
     results = []
     for loaded in (load_model(exported.checkpoint), load_onnx(exported.onnx)):
         dataset = PhotographDataset(photographs, loaded.view_spec, draws=draws)
@@ -83,9 +83,9 @@ def test_scores_shares_maps_and_draws_are_the_checkpoints(exported, photographs,
     ours, onnx_ = results
     np.testing.assert_allclose(onnx_.scores, ours.scores, atol=1e-5)
     np.testing.assert_allclose(onnx_.draw_sd, ours.draw_sd, atol=1e-5)
-    assert list(onnx_.shares) == list(ours.shares)
-    for name in ours.shares:
-        np.testing.assert_allclose(onnx_.shares[name], ours.shares[name], atol=1e-5)
+    assert list(onnx_.points) == list(ours.points)
+    for name in ours.points:
+        np.testing.assert_allclose(onnx_.points[name], ours.points[name], atol=1e-5)
         np.testing.assert_allclose(onnx_.maps[name], ours.maps[name], atol=1e-5)
 
 
@@ -106,7 +106,7 @@ def test_predict_writes_the_same_rows_and_maps_as_with_the_checkpoint(exported, 
     assert pictures[0] == pictures[1] == ["0_map.png", "1_map.png", "2_map.png"]
 
 
-def test_a_calibration_that_is_given_replaces_the_files(exported, tmp_path):
+def test_a_given_calibration_replaces_the_files(exported, tmp_path):
     np.save(tmp_path / "other.npy", [0.8, 0.1, 0.5, 0.1])
     assert load_onnx(exported.onnx, calibration_path=tmp_path / "other.npy").calibration.parameters[0] == 0.8
 
@@ -123,7 +123,7 @@ def test_a_calibration_that_is_given_replaces_the_files(exported, tmp_path):
         ([], "--onnx"),
     ],
 )
-def test_what_does_not_go_together_is_one_error(words, named, exported, capsys):
+def test_contradictory_or_unusable_options_are_one_error(words, named, exported, capsys):
     words = [word.format(pth=exported.checkpoint, onnx=exported.onnx) for word in words]
     try:
         code = predict.main([*words, "photo.jpg"])
@@ -141,7 +141,7 @@ def test_without_onnxruntime_it_says_how_to_install_it(exported, monkeypatch):
         load_onnx(exported.onnx)
 
 
-def test_cuda_is_asked_of_onnxruntime_and_not_only_of_torch(exported, monkeypatch):
+def test_cuda_needs_the_support_of_onnxruntime_as_well_as_torch(exported, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(ValueError, match="onnxruntime-gpu"):
@@ -183,12 +183,12 @@ def changed(path: Path, to: Path, **entries) -> Path:
     ],
     ids=str,
 )
-def test_metadata_that_cannot_be_ours_are_one_error_that_names_the_file(entries, exported, tmp_path):
+def test_unusable_metadata_are_one_error_that_names_the_file(entries, exported, tmp_path):
     with pytest.raises(CheckpointError, match=r"bad\.onnx"):
         load_onnx(changed(exported.onnx, tmp_path / "bad.onnx", **entries))
 
 
-def test_what_other_tools_add_does_no_harm(exported, tmp_path):
+def test_metadata_of_other_tools_are_ignored(exported, tmp_path):
     path = changed(exported.onnx, tmp_path / "quantised.onnx", **{"onnx.infer": "onnxruntime.quant"})
     assert load_onnx(path).view_spec == load_onnx(exported.onnx).view_spec
 
@@ -216,9 +216,9 @@ def test_the_papers_model_scores_a_4k_jpeg_as_pytorch_does(tmp_path, capfd):
     torch.save(build_model("UIQA").state_dict(), tmp_path / "UIQA.pth")
     Image.fromarray(render_scene(np.random.default_rng(4), 2160, 3840)).save(tmp_path / "photo.jpg", quality=60)
     assert export.main([str(tmp_path / "UIQA.pth"), "--format=onnx"]) == 0
-    told = capfd.readouterr()
-    assert told.out.count("\n") == 1
-    assert told.err == ""
+    printed = capfd.readouterr()
+    assert printed.out.count("\n") == 1
+    assert printed.err == ""
     rows = {}
     for name in ("checkpoint=UIQA.pth", "onnx=UIQA.onnx"):
         option, file = name.split("=")
@@ -227,5 +227,5 @@ def test_the_papers_model_scores_a_4k_jpeg_as_pytorch_does(tmp_path, capfd):
         (rows[option],) = json.loads((tmp_path / f"{option}.json").read_text())["images"]
     assert rows["onnx"] == pytest.approx(rows["checkpoint"], abs=1e-4, nan_ok=True)
     spec = ViewSpec()
-    found = scored_without_torch(tmp_path / "UIQA.onnx", views_of([str(tmp_path / "photo.jpg")], spec), tmp_path)
-    assert found["score"] == pytest.approx([rows["checkpoint"]["score"]], abs=1e-4)
+    scored = scored_without_torch(tmp_path / "UIQA.onnx", views_of([str(tmp_path / "photo.jpg")], spec), tmp_path)
+    assert scored["score"] == pytest.approx([rows["checkpoint"]["score"]], abs=1e-4)

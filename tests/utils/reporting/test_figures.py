@@ -3,17 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from data.views import ViewSpec
-from utils.reporting.figures import (
-    PATCH_COLOUR,
-    SALIENT_COLOUR,
-    draw_curves,
-    draw_quality_map,
-    draw_scatter,
-    draw_views,
-)
+from data.views import ViewSpec, make_views
+from utils.reporting.figures import PATCH_COLOUR, SALIENT_COLOUR, draw_quality_map, draw_scatter, draw_views
+
+
+def views_of(image: np.ndarray, spec: ViewSpec) -> dict:
+    return make_views(image, spec, spec.evaluation_generator())
 
 
 @pytest.mark.parametrize("shape", [(270, 480, 3), (40, 60, 3), (600, 90, 3)])
@@ -21,14 +19,14 @@ from utils.reporting.figures import (
 def test_any_photograph_gives_a_picture(shape, views, tmp_path):
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     spec = ViewSpec(resize=128, crop_size=96, n_fragment=3, salient_patch_dimension=96, views=views)
-    draw_views(image, spec, tmp_path / "views.png")
+    draw_views(image, views_of(image, spec), spec, tmp_path / "views.png")
     with Image.open(tmp_path / "views.png") as picture:
         assert picture.width > 300
         assert len(picture.convert("RGB").getcolors(maxcolors=2**24)) > 100
 
 
 def colours_drawn(image: np.ndarray, spec: ViewSpec, path) -> set[str]:
-    draw_views(image, spec, path)
+    draw_views(image, views_of(image, spec), spec, path)
     with Image.open(path) as picture:
         colours = np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)
     return {f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours}
@@ -50,10 +48,20 @@ def test_what_the_network_sees_is_marked_and_nothing_else(shape, views, marks, t
     assert drawn & {PATCH_COLOUR, SALIENT_COLOUR} == marks
 
 
+def test_the_views_drawn_are_the_ones_passed_in(tmp_path):
+    """They are not cut again: a view of another colour appears in the figure as it is."""
+    spec = ViewSpec(resize=128, crop_size=96, views=("aesthetic",))
+    red = torch.zeros(3, 96, 96, dtype=torch.uint8)
+    red[0] = 201
+    draw_views(np.zeros((270, 480, 3), np.uint8), {"aesthetic": red}, spec, tmp_path / "views.png")
+    with Image.open(tmp_path / "views.png") as picture:
+        assert (np.asarray(picture.convert("RGB")) == (201, 0, 0)).all(axis=2).mean() > 0.1
+
+
 def test_the_picture_shows_the_photographs_own_colour(tmp_path):
     spec = ViewSpec(resize=128, crop_size=96, views=("aesthetic",))
     green = np.full((270, 480, 3), (11, 200, 33), np.uint8)
-    draw_views(green, spec, tmp_path / "views.png")
+    draw_views(green, views_of(green, spec), spec, tmp_path / "views.png")
     with Image.open(tmp_path / "views.png") as picture:
         shown = (np.asarray(picture.convert("RGB")) == green[0, 0]).all(axis=2)
     left, right = np.split(shown, [shown.shape[1] // 2], axis=1)
@@ -63,10 +71,11 @@ def test_the_picture_shows_the_photographs_own_colour(tmp_path):
 
 def marks_in_the_photograph(shape: tuple, spec: ViewSpec, colour: str, path) -> np.ndarray:
     """Draw a green photograph; return where in its own part of the picture a colour was drawn, (h, w) bool."""
-    draw_views(np.full(shape, (11, 200, 33), np.uint8), spec, path)
+    green = np.full(shape, (11, 200, 33), np.uint8)
+    draw_views(green, views_of(green, spec), spec, path)
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
-    marked = (pixels == [int(colour[place : place + 2], 16) for place in (1, 3, 5)]).all(axis=2)
+    marked = (pixels == [int(colour[start : start + 2], 16) for start in (1, 3, 5)]).all(axis=2)
     inside = (pixels == (11, 200, 33)).all(axis=2)
     # The photograph stands on the left and a white gap follows it.
     columns = np.flatnonzero((inside | marked).any(axis=0))
@@ -95,14 +104,16 @@ def test_the_salient_crop_is_marked_where_it_is_cut(tmp_path):
 
 def test_the_photograph_is_not_changed(photograph, tmp_path):
     before = photograph.copy()
-    draw_views(photograph, ViewSpec(saliency="spectral"), tmp_path / "views.png")
+    spec = ViewSpec(saliency="spectral")
+    draw_views(photograph, views_of(photograph, spec), spec, tmp_path / "views.png")
     np.testing.assert_array_equal(photograph, before)
 
 
 def quality_map(image: np.ndarray, spec: ViewSpec, path, means=True, side: int = 3, **values: float) -> np.ndarray:
     """Draw the quality map of a photograph with constant maps of these points; return the picture's pixels."""
     maps = {name: np.full((side, side), values.get(name, 0.0)) for name in spec.views}
-    draw_quality_map(image, spec, maps, dict.fromkeys(spec.views, 0.0) if means else None, "a $5 photo$.jpg", path)
+    branch_means = dict.fromkeys(spec.views, 0.0) if means else None
+    draw_quality_map(image, views_of(image, spec), spec, maps, branch_means, "a $5 photo$.jpg", path)
     with Image.open(path) as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
 
@@ -117,7 +128,7 @@ def test_any_photograph_has_a_quality_map(shape, views, means, tmp_path):
 
 
 @pytest.mark.parametrize(("points", "channel"), [(0.2, 2), (-0.2, 0)])
-def test_places_that_add_are_blue_and_places_that_take_away_red(points, channel, tmp_path):
+def test_places_that_add_are_blue_and_places_that_subtract_are_red(points, channel, tmp_path):
     spec = ViewSpec(resize=128, crop_size=96, n_fragment=3, salient_patch_dimension=32)
     grey = np.full((270, 480, 3), 128, np.uint8)
     pixels = quality_map(grey, spec, tmp_path / "map.png", distortion=points)[80:400, :600]  # within the photograph
@@ -126,11 +137,11 @@ def test_places_that_add_are_blue_and_places_that_take_away_red(points, channel,
 
 def test_a_place_is_painted_where_its_patch_was_cut(tmp_path):
     spec = ViewSpec(n_fragment=3, views=("distortion",))
-    places = np.zeros((3, 3))
-    places[0, 2] = -1.0
-    draw_quality_map(
-        np.full((270, 480, 3), 128, np.uint8), spec, {"distortion": places}, {"distortion": 0.0}, "", tmp_path / "m.png"
-    )
+    points = np.zeros((3, 3))
+    points[0, 2] = -1.0
+    flat = np.full((270, 480, 3), 128, np.uint8)
+    maps, branch_means = {"distortion": points}, {"distortion": 0.0}
+    draw_quality_map(flat, views_of(flat, spec), spec, maps, branch_means, "", tmp_path / "m.png")
     with Image.open(tmp_path / "m.png") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     grey = (np.ptp(pixels, axis=2) < 3) & (abs(pixels[..., 1] - 128) < 3)
@@ -140,21 +151,6 @@ def test_a_place_is_painted_where_its_patch_was_cut(tmp_path):
     red = pixels[top:bottom, left:right, 0] > pixels[top:bottom, left:right, 2] + 40
     marked = [[part.mean() > 0.5 for part in np.array_split(row, 3, axis=1)] for row in np.array_split(red, 3, axis=0)]
     assert marked == [[False, False, True], [False] * 3, [False] * 3]
-
-
-HISTORY = [
-    {"epoch": epoch, "loss": 1 / epoch, "fidelity": 0.1, "mse": 0.2, "SRCC": 0.5, "KRCC": 0.4, "PLCC": 0.5, "RMSE": 0.1}
-    | {"MAE": 0.1, "criterion": criterion}
-    for epoch, criterion in enumerate([0.1, 0.5, float("nan")], start=1)
-]
-
-
-@pytest.mark.parametrize("history", [HISTORY, HISTORY[:1], HISTORY[2:]])
-def test_curves_are_drawn_from_the_first_epoch_on(history, tmp_path):
-    draw_curves(history, tmp_path / "curves.png")
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.width > 1000
-    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
 @pytest.mark.parametrize("mapped", [True, False])

@@ -1,4 +1,4 @@
-"""Reports: the contract of the measures, valid JSON, files that are whole."""
+"""Measures of an evaluation: the contract of the report, its text, valid JSON, complete files."""
 
 import json
 
@@ -12,7 +12,7 @@ from utils.calibration import fit_calibration
 from utils.environment import commit, environment
 from utils.errors import RunError
 from utils.metrics import MEASURES, iqa_metrics
-from utils.reporting.measures import evaluation_report, group_report, measures_table, protocol_words
+from utils.reporting.measures import evaluation_report, group_report, measures_table, protocol_notes, summary
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +22,19 @@ def sample() -> tuple[np.ndarray, np.ndarray]:
     return 4 * mos + generator.normal(0, 0.3, 60), mos
 
 
+def predictions(scores: np.ndarray, mos: np.ndarray, quality: np.ndarray | float = np.nan) -> pd.DataFrame:
+    return pd.DataFrame({"score": scores, "mos": mos, "quality": quality})
+
+
 @pytest.fixture(scope="module")
 def report(sample) -> dict:
     scores, mos = sample
     calibration = fit_calibration(scores[:30], mos[:30], "validation")
-    return evaluation_report(scores, mos, "test", calibration(scores), calibration.describe())
+    return evaluation_report(predictions(scores, mos, calibration(scores)), "test", calibration.describe())
 
 
 def test_the_three_protocols_have_measures_and_intervals(report):
-    assert list(report) == ["split", "n", "raw", "val_fitted", "test_fitted"]
+    assert list(report) == ["split", "n", "raw", "val_fitted", "test_fitted", "groups", "bootstrap"]
     assert (report["split"], report["n"]) == ("test", 60)
     for protocol in ("raw", "val_fitted", "test_fitted"):
         assert set(report[protocol]) == {*MEASURES, "ci95", "mapping"}
@@ -47,27 +51,47 @@ def test_a_superscript_in_a_name_is_no_number():
 
 
 @pytest.mark.parametrize(
-    ("split", "mapping", "worth"),
+    ("split", "mapping", "note"),
     [
-        ("test", "fitted on validation", "the honest figure"),
-        ("val", "fitted on validation", "flattered"),
-        ("train", "fitted on validation", "flattered"),
+        ("test", "fitted on validation", "comparable with published tables"),
+        ("val", "fitted on validation", "optimistic"),
+        ("train", "fitted on validation", "optimistic"),
         ("test", "fitted on UIQA.npy (as released)", ""),
     ],
 )
-def test_only_a_test_split_with_a_mapping_of_validation_is_called_honest(split, mapping, worth, report):
-    words = protocol_words(report | {"split": split, "val_fitted": report["val_fitted"] | {"mapping": mapping}})
-    assert list(words) == ["raw", "val_fitted", "test_fitted"]
-    assert worth in words["val_fitted"]
-    assert ("honest" in words["val_fitted"]) == (worth == "the honest figure")
+def test_only_the_test_split_is_comparable_with_published_tables(split, mapping, note, report):
+    notes = protocol_notes(report | {"split": split, "val_fitted": report["val_fitted"] | {"mapping": mapping}})
+    assert list(notes) == ["raw", "val_fitted", "test_fitted"]
+    assert note in notes["val_fitted"]
+    assert ("comparable" in notes["val_fitted"]) == (note == "comparable with published tables")
+    assert ("comparable" in notes["raw"]) == (split == "test")
 
 
-def test_without_a_calibration_there_is_no_honest_mapping_and_the_rest_is_the_same(sample, report):
-    assert evaluation_report(*sample, "test", None, "") == report | {"val_fitted": None}
+def test_a_fit_on_the_test_labels_is_called_a_bound_and_is_not_comparable(report):
+    note = protocol_notes(report)["test_fitted"]
+    assert "fitted on the test labels" in note
+    assert "an upper bound, not a result" in note
+    assert "comparable" not in note
+
+
+def test_without_a_mapping_val_fitted_is_missing_and_the_rest_is_the_same(sample, report):
+    assert evaluation_report(predictions(*sample), "test", "") == report | {"val_fitted": None}
+
+
+def test_the_text_states_what_each_figure_can_be_compared_with(sample, report):
+    added = {"controls": None, "checkpoint": "best.pth", "predictions": None}
+    text = summary(report | added)
+    for note in protocol_notes(report).values():
+        assert note in text
+    assert "nan:" not in text
+    text = summary(evaluation_report(predictions(*sample), "test", "") | added)
+    assert "give one with --calibration FILE" in text
+    text = summary(evaluation_report(predictions(np.ones(60), sample[1]), "test", "") | added)
+    assert "correlations of constant values" in text
 
 
 def test_another_seed_moves_the_intervals_alone(sample, report):
-    other = evaluation_report(*sample, "test", None, "", seed=1)["raw"]
+    other = evaluation_report(predictions(*sample), "test", "", seed=1)["raw"]
     assert other["ci95"] != report["raw"]["ci95"]
     assert other | {"ci95": report["raw"]["ci95"]} == report["raw"]
 
@@ -79,7 +103,7 @@ def test_ranks_are_the_same_in_every_protocol_and_a_fit_to_the_labels_errs_least
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_few_images_have_a_report_too_and_it_is_valid_json(n, capsys):
-    report = evaluation_report(np.arange(n), np.arange(n) + 0.5, "val", None, "")
+    report = evaluation_report(predictions(np.arange(n), np.arange(n) + 0.5), "val", "")
     assert "too few" in report["test_fitted"]["mapping"]
     write_json("-", report)
     assert json.loads(capsys.readouterr().out)["raw"]["RMSE"] == 0.5
@@ -153,21 +177,21 @@ def grouped(sample) -> pd.DataFrame:
 
 
 def test_groups_are_measured_alone_and_in_natural_order(grouped):
-    found = group_report(grouped, "kind")
-    assert list(found["measures"]) == ["2 px", "10 px"]
+    groups = group_report(grouped, "kind")
+    assert list(groups["measures"]) == ["2 px", "10 px"]
     rows = grouped[grouped["kind"] == "2 px"]
-    alone = found["measures"]["2 px"]
+    alone = groups["measures"]["2 px"]
     assert alone["n"] == 20
     assert alone["SRCC"] == iqa_metrics(rows["score"], rows["mos"])["SRCC"]
     assert alone["MAE"] == pytest.approx((rows["quality"] - rows["mos"]).abs().mean())
-    assert "whole split" in found["protocol"]
+    assert "whole split" in groups["protocol"]
 
 
 def test_without_a_mapping_groups_are_measured_raw(grouped):
-    found = group_report(grouped.assign(quality=np.nan), "kind")
-    assert found["protocol"] == "raw scores"
+    groups = group_report(grouped.assign(quality=np.nan), "kind")
+    assert groups["protocol"] == "raw scores"
     rows = grouped[grouped["kind"] == "2 px"]
-    assert found["measures"]["2 px"]["RMSE"] == pytest.approx(np.sqrt(((rows["score"] - rows["mos"]) ** 2).mean()))
+    assert groups["measures"]["2 px"]["RMSE"] == pytest.approx(np.sqrt(((rows["score"] - rows["mos"]) ** 2).mean()))
 
 
 @pytest.mark.parametrize(("column", "words"), [("shape", "no such column.*kind"), ("score", "60 different entries")])

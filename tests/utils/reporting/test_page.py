@@ -1,4 +1,4 @@
-"""The report: whole, self-contained, safe to open whatever the photographs are called, and of use with a mouse."""
+"""The report: complete, self-contained, safe to open for any file name, and usable with a mouse."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import test as test_entry
+from utils.metrics import MEASURES
 from utils.reporting.measures import evaluation_report
 from utils.reporting.page import write_html_report
 
@@ -21,7 +22,7 @@ EVIL_GROUP = "</script><b>&"
 
 @pytest.fixture(scope="module")
 def labels(tiny_dataset, tmp_path_factory) -> Path:
-    """The tiny data set's photographs thrice over as a test split, one with a name that is no name for a web page."""
+    """The tiny data set's photographs three times over as a test split, one of them named like an HTML tag."""
     folder = tmp_path_factory.mktemp("report")
     rows = []
     for copy in range(3):
@@ -77,9 +78,9 @@ def page(report) -> Page:
 
 
 def test_the_page_loads_nothing(page):
-    places = [attributes[name] for _, attributes in page.tags for name in ("src", "href") if name in attributes]
-    assert places
-    assert all(place.startswith("data:") for place in places)
+    links = [attributes[name] for _, attributes in page.tags for name in ("src", "href") if name in attributes]
+    assert links
+    assert all(link.startswith("data:") for link in links)
     policy = next(attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes)
     assert "default-src 'none'" in policy
     assert "unsafe" not in re.search("script-src[^;]*", policy)[0]
@@ -96,7 +97,7 @@ def test_names_and_label_text_are_text(page, labels):
 def test_every_photograph_is_in_the_table_with_its_thumbnail(page, labels):
     table = pd.read_csv(labels)
     assert [image["name"] for image in page.data["images"]] == table["image"].tolist()
-    assert all(image["thumb"].startswith("data:image/jpeg") for image in page.data["images"])
+    assert all(image["thumbnail"].startswith("data:image/jpeg") for image in page.data["images"])
     columns = page.data["columns"]
     assert columns[:3] == ["mos", "score", "quality"]
     first = dict(zip(columns, page.data["images"][0]["values"], strict=True))
@@ -104,7 +105,7 @@ def test_every_photograph_is_in_the_table_with_its_thumbnail(page, labels):
     assert first["error"] == pytest.approx(first["quality"] - first["mos"], abs=1e-5)
 
 
-def test_a_card_tells_the_numbers_of_its_own_photograph(report):
+def test_a_card_shows_the_numbers_of_its_own_photograph(report):
     """The numbers on a card stand in the order of its columns, points left out."""
     text = report.read_text(encoding="utf-8")
     data = Page(text).data
@@ -135,7 +136,7 @@ def test_a_report_is_made_of_predictions_without_scoring_again(with_model, train
     assert test_entry.main(words) == 0
     page = Page((tmp_path / "again" / "report_test.html").read_text(encoding="utf-8"))
     assert len(page.data["images"]) == len(pd.read_csv(predictions))
-    pictures = [attributes for tag, attributes in page.tags if tag == "img" and attributes.get("class") == "places"]
+    pictures = [attributes for tag, attributes in page.tags if tag == "img" and attributes.get("class") == "map"]
     assert bool(pictures) == with_model
     assert not list(tmp_path.rglob("test_test.json"))
 
@@ -143,11 +144,11 @@ def test_a_report_is_made_of_predictions_without_scoring_again(with_model, train
 def test_nine_hundred_photographs_make_a_page_of_less_than_40_mb(tmp_path):
     generator = np.random.default_rng(0)
     mos = generator.uniform(0.2, 0.9, 900)
-    table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(900)], "mos": mos, "score": mos, "quality": np.nan})
-    report = evaluation_report(mos + generator.normal(0, 0.1, 900), mos, "test", None, "")
-    report |= dict.fromkeys(("groups", "controls", "checkpoint", "labels", "split_rule")) | {
-        "failures": [{"image": "a.jpg", "error": "a.jpg: <truncated>"}],
-        "bootstrap": "paired",
+    scores = mos + generator.normal(0, 0.1, 900)
+    table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(900)], "mos": mos, "score": scores, "quality": np.nan})
+    report = evaluation_report(table, "test", "")
+    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule")) | {
+        "failures": [{"image": "a.jpg", "error": "a.jpg: <truncated>"}]
     }
     thumbnail = "data:image/jpeg;base64," + "A" * 9000  # 160 pixels of noise take 6.6 kB
     write_html_report(
@@ -155,6 +156,27 @@ def test_nine_hundred_photographs_make_a_page_of_less_than_40_mb(tmp_path):
     )
     assert os.path.getsize(tmp_path / "r.html") < 16e6  # forty cards of 0.4 MB are to come
     assert "a.jpg: &lt;truncated&gt;" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def headline(path: Path) -> list[str]:
+    """Return the large figures at the top of a page."""
+    return re.findall(r'<div class="panel tile">.*?<b>(.*?)</b>', path.read_text(encoding="utf-8"), re.S)
+
+
+@pytest.mark.parametrize(("mapped", "protocol"), [(True, "val_fitted"), (False, "raw")])
+def test_the_headline_is_never_fitted_on_the_test_labels(mapped, protocol, tmp_path):
+    generator = np.random.default_rng(0)
+    mos = generator.uniform(0.2, 0.9, 40)
+    scores = 3 * mos + generator.normal(0, 0.1, 40)
+    table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(40)], "mos": mos, "score": scores})
+    table["quality"] = scores / 3.1 if mapped else np.nan
+    report = evaluation_report(table, "test", "fitted on validation")
+    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule", "failures"))
+    write_html_report(tmp_path / "r.html", report, table, [None] * 40, {}, None, {})
+    assert headline(tmp_path / "r.html") == [f"{report[protocol][name]:.3f}" for name in MEASURES]
+    text = " ".join(Page((tmp_path / "r.html").read_text(encoding="utf-8")).words)
+    assert "an upper bound, not a result" in text
+    assert "comparable with published tables" in text
 
 
 @pytest.mark.slow
@@ -191,7 +213,7 @@ class TestInABrowser:
         assert faults == []
         assert [url for url in requests if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
 
-    def test_a_point_tells_its_name_and_opens_its_card(self, opened):
+    def test_a_point_shows_its_name_and_opens_its_card(self, opened):
         point = opened.locator("#scatter .points path").nth(5)
         point.scroll_into_view_if_needed()
         box = point.bounding_box()
@@ -207,8 +229,8 @@ class TestInABrowser:
         assert not opened.locator("#dialog").is_visible()
 
     def test_the_table_sorts_and_searches(self, opened):
-        def column(place: int) -> list[str]:
-            return opened.locator(f"#table tbody td:nth-child({place})").all_inner_texts()
+        def column(number: int) -> list[str]:
+            return opened.locator(f"#table tbody td:nth-child({number})").all_inner_texts()
 
         for expected in (sorted, lambda values: sorted(values, reverse=True)):
             opened.locator("#table th button", has_text="MOS").first.click()
@@ -217,7 +239,7 @@ class TestInABrowser:
         everything = len(values)
         opened.locator("#search").fill("ONERROR")
         assert column(1) == [EVIL]
-        assert opened.locator("#found").inner_text() == f"1 of {everything}"
+        assert opened.locator("#count").inner_text() == f"1 of {everything}"
         opened.locator("#table tbody button").click()
         assert opened.locator("#dialog strong").first.inner_text() == EVIL
 
@@ -230,8 +252,8 @@ class TestInABrowser:
         opened.wait_for_timeout(500)  # the plots follow
         assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
-    def test_maps_can_be_laid_aside(self, opened):
-        places = opened.locator("img.places").first
-        assert places.is_visible()
+    def test_maps_can_be_hidden(self, opened):
+        quality_map = opened.locator("img.map").first
+        assert quality_map.is_visible()
         opened.locator("#maps").uncheck()
-        assert not places.is_visible()
+        assert not quality_map.is_visible()

@@ -1,0 +1,140 @@
+"""Find and read label files: UHD-IQA's, AVA's in both formats, and CSV files of one's own."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.files import listing, one_line
+
+DATABASES = ("UHD_IQA", "AVA", "csv")
+SET = "folder of the set"  # column: the split as the label file spells it, which is also the name of its image folder
+
+_PUBLISHED_NAMES = {
+    "UHD_IQA": ("uhd-iqa-metadata.csv", "uhd-iqa-training-metadata.csv"),
+    "AVA": ("ground_truth_dataset.csv", "AVA.txt"),
+}
+_COLUMNS = {"UHD_IQA": ("image_name", "quality_mos", "set"), "AVA": ("image", "mos", "")}  # image, mos, split
+_SPLIT_NAMES = {
+    **dict.fromkeys(("training", "train"), "train"),
+    **dict.fromkeys(("validation", "val"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_MAX_COLUMNS = 10_000  # pandas takes minutes to parse a million
+
+
+class TableError(ValueError):
+    """A label file, or the images it names, cannot be used; the message gives the file, the cause and the remedy."""
+
+
+def find_label_file(database: str, folder: Path) -> Path:
+    """Return the label file with a published name in the image folder or up to three folders above it.
+
+    Raises:
+        TableError: there is none; the message lists every path tried.
+    """
+    if database not in _PUBLISHED_NAMES:
+        raise TableError(f"--database {database} needs its label file: give it with --metadata FILE")
+    folder = folder.absolute()
+    candidates = [parent / name for parent in (folder, *folder.parents[:3]) for name in _PUBLISHED_NAMES[database]]
+    for path in candidates:
+        if path.is_file():
+            return path
+    tried = "\n  ".join(map(str, candidates))
+    raise TableError(f"no label file of {database}; tried\n  {tried}\nGive its path with --metadata FILE")
+
+
+def read_labels(database: str, source: Path, image_column: str, mos_column: str, split_column: str) -> pd.DataFrame:
+    """Read a label file.
+
+    Args:
+        database: one of DATABASES.
+        source: the label file.
+        image_column, mos_column, split_column: column names of a "csv" label file; a column "split" is optional, one of
+            another name is not.
+
+    Returns:
+        One row an image, with columns `image`, `mos` (NaN if it is not a number), `split` ("train" for every row if the
+        file has no such column), SET, and the file's other columns. The index is the row's number in the file.
+
+    Raises:
+        TableError: the file is missing or damaged, lacks a column, or has rows without an image name, unknown split
+            names or duplicate images.
+    """
+    frame = _read_frame(database, source)
+    columns = image_column, mos_column, split_column
+    image_column, mos_column, split_column = _COLUMNS.get(database, columns)
+    required = [image_column, mos_column] + ([split_column] if split_column not in ("split", "set", "") else [])
+    missing = [name for name in required if name not in frame]
+    if missing:
+        raise TableError(
+            f"{source}: no column {listing(missing)}; it has {listing(frame.columns)}. "
+            "For a label file of your own use --database csv with --image_column and --mos_column"
+        )
+    if frame.empty:
+        raise TableError(f"{source}: the label file has no rows")
+    nameless = frame.index[frame[image_column].isna()]
+    if len(nameless):
+        raise TableError(f"{source}: {len(nameless)} rows have no image name: rows {listing(nameless + 1)}")
+    images = frame[image_column].map(str)
+    duplicates = images[images.duplicated()].unique()
+    if len(duplicates):
+        raise TableError(f"{source}: {len(duplicates)} images are listed more than once: {listing(duplicates)}")
+
+    opinions = frame[mos_column]
+    if opinions.dtype.kind not in "biuf":
+        opinions = opinions.map(str)  # pandas fails on a Python integer of 400 digits, but not on its text
+    mos = pd.to_numeric(opinions, errors="coerce").astype(float)
+    table = pd.DataFrame({"image": images, "mos": mos, "split": "train", SET: ""})
+    if split_column in frame:
+        table[SET] = frame[split_column].map(str).str.strip()
+        table["split"] = table[SET].str.lower().map(_SPLIT_NAMES)
+        unknown = table.loc[table["split"].isna(), SET].unique()
+        if len(unknown):
+            known = listing(_SPLIT_NAMES)
+            raise TableError(f"{source}: column {split_column!r} holds {listing(unknown)}; known: {known}")
+    return table.join(frame.drop(columns=[*table, "path", image_column, mos_column], errors="ignore"))
+
+
+def _read_frame(database: str, source: Path) -> pd.DataFrame:
+    """Return a label file's own columns, for AVA `image` and `mos`."""
+    if not source.is_file():
+        raise TableError(f"{source}: no such label file")
+    try:
+        with source.open("rb") as file:
+            separators = max(len(re.findall(rb"[,\s]", file.readline(2**20))) for _ in range(2))
+        if separators > _MAX_COLUMNS:
+            raise TableError(f"{source}: a line with {separators} separators; no label file has so many columns")
+        return _read_ava(source) if database == "AVA" else pd.read_csv(source, index_col=False)
+    except TableError:
+        raise
+    except Exception as error:  # pandas raises many types for damaged files
+        raise TableError(f"{source}: cannot be read as a label file: {one_line(error)}") from error
+
+
+def _read_ava(source: Path) -> pd.DataFrame:
+    """Return AVA's images with the mean of their votes, 1 to 10.
+
+    Reads the table of vote columns (`image_num`, `vote_1` ... `vote_10`) and the original space-separated `AVA.txt`
+    (index, image, ten vote counts, two tags, challenge; Murray et al., CVPR 2012).
+    """
+    with source.open(encoding="utf-8", errors="replace") as lines:
+        is_csv = "," in lines.readline()
+    if is_csv:
+        frame = pd.read_csv(source, index_col=False)
+        votes = [f"vote_{rating}" for rating in range(1, 11)]
+        missing = [name for name in ("image_num", *votes) if name not in frame]
+        if missing:
+            raise TableError(f"{source}: no column {listing(missing)}; AVA's table has image_num, vote_1 ... vote_10")
+        images, counts = frame["image_num"], frame[votes]
+    else:
+        frame = pd.read_csv(source, sep=r"\s+", header=None)
+        if frame.shape[1] < 12:
+            raise TableError(f"{source}: {frame.shape[1]} columns; AVA.txt has index, image and ten vote counts first")
+        images, counts = frame[1], frame.iloc[:, 2:12]
+    counts = counts.to_numpy(float)
+    with np.errstate(invalid="ignore"):
+        mos = counts @ np.arange(1, 11) / counts.sum(1)  # NaN without votes; load_table reports it
+    names = images.astype(str)
+    return pd.DataFrame({"image": names.where(names.str.contains(r"\."), names + ".jpg"), "mos": mos})
