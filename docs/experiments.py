@@ -49,11 +49,9 @@ class Row:
 
     def teacher_option(self, seed: int, out: str) -> str:
         """Return the option for learning from the teacher's scores, if there is a teacher."""
-        return (
-            f"--distill_from {out}/logs/{Row(self.teacher).run_name(seed)}/predictions_train.csv"
-            if self.teacher
-            else ""
-        )
+        if self.teacher is None:
+            return ""
+        return f"--distill_from {out}/logs/{Row(self.teacher).run_name(seed)}/predictions_train.csv"
 
 
 # For each pack, the options of its views and of the models that read it, added to configs/demo.yaml
