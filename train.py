@@ -167,9 +167,9 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
             if run.curves and first_step + step == 0:
                 for name, view in batch["views"].items():
                     run.curves.add_images(f"first batch/{name}", view[:LOGGED_IMAGES].flatten(0, -4), 0)
-            counts, signals = zip(*all_gather_ints(len(batch["mos"]), run.interruption.signal), strict=True)
 
             seed_torch(options.random_seed, first_step + step, rank())  # stochastic depth and dropout
+            counts, signals = zip(*all_gather_ints(len(batch["mos"]), run.interruption.signal), strict=True)
             losses = None
             if sum(counts):
                 losses = torch.zeros(len(LOSSES), device=device)

@@ -51,12 +51,12 @@ def test_packages_import_only_what_they_may(path):
     assert imported_packages(path) & set(PACKAGES) <= MAY_IMPORT[package]
 
 
-@pytest.mark.parametrize("path", (ROOT / "utils").glob("*.py"), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "utils").glob("*.py")), ids=name_of)
 def test_foundations_import_no_errand(path):
     assert not imported_errands(path)
 
 
-@pytest.mark.parametrize("path", (ROOT / "utils").glob("*/*.py"), ids=name_of)
+@pytest.mark.parametrize("path", sorted((ROOT / "utils").glob("*/*.py")), ids=name_of)
 def test_errands_do_not_import_each_other(path):
     errand = path.parent.name
     assert imported_errands(path) <= {errand} | ERRANDS_MAY_IMPORT.get(errand, set())

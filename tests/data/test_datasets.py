@@ -156,7 +156,7 @@ class TestPairs:
         first, second = pairs[2, 5]
         assert (first["index"], second["index"]) == (5, pairs.partner(5, 2))
         for sample in (first, second):
-            assert sample["mos"] == table["mos"].iloc[sample["index"]]
+            assert sample["mos"] == np.float32(table["mos"].iloc[sample["index"]])
             assert set(sample) == {*VIEW_NAMES, "index", "mos"}
 
     def test_the_salient_view_is_that_of_evaluation(self, pairs, table):
@@ -262,10 +262,13 @@ def test_paths_may_be_path_objects(table):
     assert all(torch.equal(sample[name], other[name]) for name in VIEW_NAMES)
 
 
-@pytest.mark.parametrize(("length", "batch_size", "world"), [(10, 4, 2), (9, 4, 3), (5, 8, 4)])
-def test_the_processes_parts_are_the_batch(length, batch_size, world):
+@pytest.mark.parametrize(("length", "batch_size", "world_size"), [(10, 4, 2), (9, 4, 3), (5, 8, 4)])
+def test_the_ranks_parts_are_the_batch(length, batch_size, world_size):
     whole = list(EpochBatches(length, batch_size, 3, range(2)))
-    parts = [list(EpochBatches(length, batch_size, 3, range(2), rank=rank, world=world)) for rank in range(world)]
+    parts = [
+        list(EpochBatches(length, batch_size, 3, range(2), rank=rank, world_size=world_size))
+        for rank in range(world_size)
+    ]
     assert [list(chain(*together)) for together in zip(*parts, strict=True)] == whole
     later = list(EpochBatches(length, batch_size, 3, range(2), first_step=1))
     assert later == whole[1:]

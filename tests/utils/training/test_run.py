@@ -127,7 +127,7 @@ def test_another_run_that_is_resumed_replaces_no_run_unasked(command, tmp_path, 
     before = (tmp_path / "ckpts/other/last.pth").read_bytes()
     last = tmp_path / "ckpts/one/last.pth"
     assert train.main(command("other", "--num_epochs=2", f"--resume={last}")) == EXIT_UNUSABLE_INPUT
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
     assert (tmp_path / "ckpts/other/last.pth").read_bytes() == before
     assert train.main(command("one", "--num_epochs=2", f"--resume={last}")) == 0
 
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, command, tmp_p
     else:
         flip_a_bit(last)
     assert train.main(command("run", "--num_epochs=3", "--resume=auto")) == 0
-    assert ("going on from" in capsys.readouterr().err) == (damage != "gone")
+    assert ("continuing from" in capsys.readouterr().err) == (damage != "gone")
     for path in (tmp_path / "ckpts/run").glob("*.pth"):
         assert load_checkpoint(path), "a damaged file is not kept as the one before"
     assert_same_end(tmp_path / "ckpts/whole", tmp_path / "ckpts/run")
