@@ -72,34 +72,37 @@ def train(
     model: QualityModel, spec: ViewSpec, device: torch.device, options: argparse.Namespace, interruption: Interruption
 ) -> int:
     """Train a model from its first weights, or from where a checkpoint left it; return the exit code."""
-    snapshots, logs = run_folders(options)
+    snapshots, logs = run_folders(options.snapshot, options.logdir, options.run, options.resume, options.overwrite)
     data = load_training_data(options, spec)
     resumed = find_checkpoint(options.resume, snapshots / "last.pth") if options.resume else None
+    source = ""
     if resumed:
-        check_same_training(*resumed, options, data.fingerprint)
+        check_same_training(*resumed, vars(options), data.fingerprint)
         source = str(resumed[0])
-    else:
-        # DistributedDataParallel broadcasts the weights of rank 0.
-        source = initial_weights(model, options, spec, data.training.mos_scale) if rank() == 0 else ""
+    elif rank() == 0:  # DistributedDataParallel broadcasts the weights of rank 0
+        source = initial_weights(
+            model, options.pretrained_path, options.init, options.backbone, spec.view_sizes, data.training.mos_scale
+        )
     state = begin(model.to(device), device, options)
     if resumed:
         state.resume(*resumed)
         keep_best(resumed[0], snapshots)
     elif options.overwrite and rank() == 0:
         delete_earlier_run(snapshots, logs)  # only now: its weights may have been this run's first
-    curves = start_logs(logs, data.table, options, data.fingerprint, bool(resumed)) if rank() == 0 else None
+    curves = start_logs(logs, data, vars(options), bool(resumed)) if rank() == 0 else None
+    run = Run(options, data, spec, device, snapshots, logs, curves, interruption)
+    log_setup(run, model, source)
     del resumed  # a checkpoint is as large as the model and its optimizer
-    log_setup(options, data.table, model, source, device, snapshots)
+    return fit(state, run)
 
-    run = Run(options, data, spec, device, snapshots, curves, interruption)
+
+def fit(state: TrainingState, run: Run) -> int:
+    """Train and validate epoch by epoch, and keep the last and the best checkpoint; return the exit code."""
+    options, data = run.options, run.data
+    images_per_step = options.batch_size * (2 if options.pairing == "batch" else 1)
+    epochs = range(state.epoch, options.num_epochs)
     order = EpochBatches(
-        len(data.training),
-        options.batch_size * (2 if options.pairing == "batch" else 1),
-        options.random_seed,
-        range(state.epoch, options.num_epochs),
-        state.step,
-        rank(),
-        world_size(),
+        len(data.training), images_per_step, options.random_seed, epochs, state.step, rank(), world_size()
     )
     batches = iter(  # one iteration serves all epochs, so that decoding goes on during validation
         DataLoader(
@@ -107,18 +110,18 @@ def train(
             batch_sampler=order,
             num_workers=options.num_workers,
             collate_fn=collate_pairs,
-            pin_memory=device.type == "cuda",
+            pin_memory=run.device.type == "cuda",
             worker_init_fn=leave_signals_to_the_parent,
         )
     )
-    for epoch in range(state.epoch, options.num_epochs):
+    for epoch in epochs:
         lr, began = state.lr, time.perf_counter()
         averages = train_one_epoch(state, batches, order.steps, run)
         run.save_last(state)  # whatever happens in validation, the epoch's work is not lost
         if averages is None:
-            say(f"Interrupted: saved {snapshots / 'last.pth'} after step {state.step} of epoch {epoch + 1}")
+            say(f"Interrupted: saved {run.last} after step {state.step} of epoch {epoch + 1}")
             say("Continue with the same command and --resume auto")
-            return interruption.exit_code
+            return run.interruption.exit_code
 
         validation = validate(state, run)
         state.scheduler.step()
@@ -134,14 +137,11 @@ def train(
         if epoch == 0 or criterion > state.best:
             state.best = criterion if math.isfinite(criterion) else -math.inf
             state.best_epoch = epoch + 1
-            if rank() == 0:
-                run.checkpoint(state, **validation).save(snapshots / "best.pth")
+            run.save_best(state, **validation)
         run.save_last(state, **validation)
         if rank() == 0:
-            write_logs(logs, state, curves, metrics)
-    if curves:
-        curves.close()
-    log_result(state, data.table, snapshots, logs)
+            write_logs(run, state, metrics)
+    log_result(run, state)
     return 0
 
 
@@ -154,7 +154,7 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
     """
     options, training, device = run.options, run.data.training, run.device
     objective = Objective(options.pairing, options.lr_weight_L2, options.lr_weight_pair, options.distill_weight)
-    log = EpochLog(state, steps, training.paths, options)
+    log = EpochLog(state, steps, training.paths, options.num_epochs, options.print_samples)
     first_step = state.epoch * steps  # steps of all epochs before
     state.network.train()
     with progress_bar(steps, f"epoch {state.epoch + 1}" if rank() == 0 else None, unit="step") as bar:

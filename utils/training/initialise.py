@@ -1,9 +1,8 @@
 """The first weights of a training: ImageNet's, an AVA checkpoint's, or a whole model's."""
 
-import argparse
 import os
+from collections.abc import Mapping
 
-from data.views import ViewSpec
 from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.checkpoint import Checkpoint
@@ -13,14 +12,19 @@ TRUNK_PREFIX = "feature_extraction."
 
 
 def initial_weights(
-    model: QualityModel, options: argparse.Namespace, spec: ViewSpec, mos_scale: dict[str, float]
+    model: QualityModel,
+    pretrained_path: str | None,
+    init: str,
+    backbone: str,
+    view_sizes: Mapping[str, int],
+    mos_scale: Mapping[str, float],
 ) -> str:
-    """Give a model its first weights, as `--pretrained_path`, `--init` and `--backbone` say.
+    """Give a model its first weights.
 
     Args:
         model: takes the weights.
-        options: of the command line.
-        spec: how views are cut; some trunks' ImageNet weights depend on the view's size.
+        pretrained_path, init, backbone: the options of these names.
+        view_sizes: side of each view, pixels; some trunks' ImageNet weights depend on it.
         mos_scale: `mean` and `sd` with which opinions are standardised.
 
     Returns:
@@ -30,15 +34,15 @@ def initial_weights(
         CheckpointError: the file cannot be used.
         WeightsError: there are no ImageNet weights, or they cannot be downloaded.
     """
-    if options.pretrained_path:
-        return initialise(model, options.pretrained_path, mos_scale["mean"], mos_scale["sd"])
-    if options.init == "scratch":
+    if pretrained_path:
+        return initialise(model, pretrained_path, mos_scale["mean"], mos_scale["sd"])
+    if init == "scratch":
         return "random weights"
     state_dicts: dict[int, dict] = {}  # each size once for all branches
     for name, trunk in model.trunks().items():
-        size = spec.view_sizes[name]
+        size = view_sizes[name]
         if size not in state_dicts:
-            state_dicts[size] = imagenet_state_dict(options.backbone, size)
+            state_dicts[size] = imagenet_state_dict(backbone, size)
         trunk.load_state_dict(state_dicts[size])
     return "ImageNet weights in every trunk"
 

@@ -1,6 +1,5 @@
 """What a training writes beside its checkpoints: the settings, the history, curves, lines of the log."""
 
-import argparse
 import math
 import os
 import shutil
@@ -15,22 +14,21 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from data.files import replace_file, write_csv, write_json
-from data.tables import LabelTable
 from models.uiqa import QualityModel
 from utils.calibration import Calibration
 from utils.distributed import HostCopy, world_size
 from utils.environment import environment
 from utils.errors import RunError
 from utils.progress import Tally, say
+from utils.training.data import TrainingData
+from utils.training.run import Run
 from utils.training.state import TrainingState
 from utils.training.step import LOSSES
 
 
-def start_logs(
-    logs: Path, table: LabelTable, options: argparse.Namespace, fingerprint: str, resumed: bool
-) -> SummaryWriter:
+def start_logs(logs: Path, data: TrainingData, options: dict, resumed: bool) -> SummaryWriter:
     """Write what the run depends on; return the writer of its TensorBoard curves."""
-    content = {"options": vars(options), "fingerprint": fingerprint, "environment": environment()}
+    content = {"options": options, "fingerprint": data.fingerprint, "environment": environment()}
     if resumed:
         write_json(logs / f"options_resumed_{time.strftime('%Y%m%d-%H%M%S')}.json", content)
     else:
@@ -38,12 +36,13 @@ def start_logs(
         shutil.rmtree(logs / "tensorboard", ignore_errors=True)
         write_json(logs / "options.json", content)
     for name in ("train", "val"):
-        write_csv(logs / f"split_{name}.csv", table.split(name)[["image", "mos"]])
+        write_csv(logs / f"split_{name}.csv", data.table.split(name)[["image", "mos"]])
     return SummaryWriter(logs / "tensorboard")
 
 
-def write_logs(logs: Path, state: TrainingState, curves: SummaryWriter, metrics: dict[str, float]) -> None:
+def write_logs(run: Run, state: TrainingState, metrics: dict[str, float]) -> None:
     """Write the history after an epoch: CSV, picture and TensorBoard."""
+    logs, curves = run.logs, run.curves
     write_csv(logs / "history.csv", state.history)
     write_csv(logs / "speed.csv", state.speeds)
     draw_curves(state.history, logs / "curves.png")
@@ -62,9 +61,9 @@ class EpochLog:
     A loss is read from the device a step late, so that a GPU has the next step to work on meanwhile.
     """
 
-    def __init__(self, state: TrainingState, steps: int, paths: Sequence[str], options: argparse.Namespace):
+    def __init__(self, state: TrainingState, steps: int, paths: Sequence[str], num_epochs: int, print_samples: int):
         self.epoch, self.steps, self.paths = state.epoch, steps, paths
-        self.num_epochs, self.line_interval = options.num_epochs, options.print_samples
+        self.num_epochs, self.line_interval = num_epochs, print_samples
         self.recent, self.whole = Tally(), Tally()
         self.whole.steps, self.whole.totals = state.step, dict(state.totals)
         self._pending: deque[tuple[int, HostCopy, np.ndarray]] = deque()
@@ -148,24 +147,18 @@ def draw_curves(history: Sequence[Mapping], path: str | os.PathLike) -> None:
         figure.savefig(unfinished, dpi=110, format=Path(path).suffix[1:])
 
 
-def log_setup(
-    options: argparse.Namespace,
-    table: LabelTable,
-    model: QualityModel,
-    weights: str,
-    device: torch.device,
-    snapshots: Path,
-) -> None:
-    """Log what a reader needs to know before the first epoch; `weights` says where the first ones come from."""
+def log_setup(run: Run, model: QualityModel, source: str) -> None:
+    """Log what a reader needs to know before the first epoch; `source` says where the first weights come from."""
+    options, table = run.options, run.data.table
     counts = ", ".join(f"{len(table.split(name))} {name}" for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    data_parallel = options.multi_gpu and world_size() == 1 and device.type == "cuda"
+    data_parallel = options.multi_gpu and world_size() == 1 and run.device.type == "cuda"
     devices = torch.cuda.device_count() if data_parallel else world_size()
     say(f"Labels: {table.source} ({counts}; {table.split_rule})")
     for note in table.notes:
         say(f"Note: {note}")
-    say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {weights}")
-    say(f"Device: {device.type} x {devices}, {options.num_workers} data workers; checkpoints in {snapshots}")
+    say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {source}")
+    say(f"Device: {run.device.type} x {devices}, {options.num_workers} data workers; checkpoints in {run.snapshots}")
 
 
 def format_validation(metrics: dict[str, float], count: int, calibration: Calibration) -> str:
@@ -176,13 +169,15 @@ def format_validation(metrics: dict[str, float], count: int, calibration: Calibr
     return f"validation ({count} images): {text}{mapping}{undefined}"
 
 
-def log_result(state: TrainingState, table: LabelTable, snapshots: Path, logs: Path) -> None:
-    """Log where the results are, and how to go on."""
-    best = snapshots / "best.pth"
-    say(f"Best epoch by validation: {state.best_epoch} ({best}); history: {logs / 'history.csv'}")
+def log_result(run: Run, state: TrainingState) -> None:
+    """Close the curves; log where the results are, and how to go on."""
+    if run.curves:
+        run.curves.close()
+    table = run.data.table
+    say(f"Best epoch by validation: {state.best_epoch} ({run.best}); history: {run.logs / 'history.csv'}")
     if state.skipped:
-        say(f"Skipped, because they cannot be used: {len(state.skipped)} images, see {logs / 'skipped.csv'}")
+        say(f"Skipped, because they cannot be used: {len(state.skipped)} images, see {run.logs / 'skipped.csv'}")
     if len(table.split("test")):
-        say(f"Evaluate it once on the test split with: python test.py --checkpoint {best}")
+        say(f"Evaluate it once on the test split with: python test.py --checkpoint {run.best}")
     else:
         say(f"{table.source} has no test split: test.py needs a label file with one (--metadata FILE)")

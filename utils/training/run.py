@@ -39,7 +39,7 @@ class Run:
         data: what is read.
         spec: how views are cut.
         device: where the network is.
-        snapshots: folder of the checkpoints.
+        snapshots, logs: folders of the checkpoints and of everything else.
         curves: TensorBoard's writer on rank 0, None on the others.
         interruption: whether a signal has arrived.
     """
@@ -49,8 +49,19 @@ class Run:
     spec: ViewSpec
     device: torch.device
     snapshots: Path
+    logs: Path
     curves: SummaryWriter | None
     interruption: Interruption
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.snapshots / "last.pth"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best epoch by validation."""
+        return self.snapshots / "best.pth"
 
     def checkpoint(
         self,
@@ -79,22 +90,25 @@ class Run:
             state.skipped |= skipped
         if rank() == 0:
             checkpoint = replace(self.checkpoint(state, **validation), resume=state.to_resume())
-            checkpoint.save(self.snapshots / "last.pth", keep_previous=True)
+            checkpoint.save(self.last, keep_previous=True)
         barrier()
 
+    def save_best(self, state: TrainingState, **validation) -> None:
+        """Save best.pth."""
+        if rank() == 0:
+            self.checkpoint(state, **validation).save(self.best)
 
-def run_folders(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Make the run's folders for checkpoints and logs.
+
+def run_folders(snapshot: str, logdir: str, run: str, resume: str | None, overwrite: bool) -> tuple[Path, Path]:
+    """Make the run's folders for checkpoints and logs, from the options of these names.
 
     Raises:
         RunError: there is a checkpoint already that was not to be replaced, or a folder cannot be made.
     """
-    snapshots, logs = Path(options.snapshot) / options.run, Path(options.logdir) / options.run
+    snapshots, logs = Path(snapshot) / run, Path(logdir) / run
     existing = [path for path in (snapshots / "last.pth", snapshots / "best.pth") if path.exists()]
-    resumed = options.resume and (
-        options.resume == "auto" or Path(options.resume).resolve().parent == snapshots.resolve()
-    )
-    if existing and not (options.overwrite or resumed):
+    resumed = resume and (resume == "auto" or Path(resume).resolve().parent == snapshots.resolve())
+    if existing and not (overwrite or resumed):
         raise RunError(
             f"{existing[0]} exists already: continue it with --resume auto, name this run differently with --run, or "
             "replace it with --overwrite"
@@ -137,18 +151,18 @@ def find_checkpoint(resume: str, last: Path) -> tuple[Path, Checkpoint] | None:
     return path, checkpoint
 
 
-def check_same_training(path: Path, checkpoint: Checkpoint, options: argparse.Namespace, fingerprint: str) -> None:
+def check_same_training(path: Path, checkpoint: Checkpoint, options: dict, fingerprint: str) -> None:
     """Check that a training is resumed with the options and data that it was begun with.
 
     Raises:
         RunError: options that change the result differ, or the data do; the message names them.
     """
     # An option that did not exist yet had today's default.
-    before, now = vars(train_parser().parse_args([])) | checkpoint.options, vars(options)
+    before = vars(train_parser().parse_args([])) | checkpoint.options
     changes = [
-        f"--{name} {now.get(name)} (was {before.get(name)})"
-        for name in sorted({*before, *now} - RESULT_INDEPENDENT)
-        if before.get(name) != now.get(name)
+        f"--{name} {options.get(name)} (was {before.get(name)})"
+        for name in sorted({*before, *options} - RESULT_INDEPENDENT)
+        if before.get(name) != options.get(name)
     ]
     if checkpoint.fingerprint != fingerprint:
         changes.append("other images or opinions")

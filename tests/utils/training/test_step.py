@@ -51,7 +51,7 @@ def train_on(state: TrainingState, batches: list[dict], options: argparse.Namesp
     losses = []
     data = SimpleNamespace(training=SimpleNamespace(paths=["a.jpg"] * 100, target_names=tuple(options.targets)))
     curves = SimpleNamespace(add_images=lambda *_: None, add_scalar=lambda name, value, step: losses.append(value))
-    run = Run(options, data, SPEC, CPU, Path(), curves, Interruption())
+    run = Run(options, data, SPEC, CPU, Path(), Path(), curves, Interruption())
     options.print_samples = 1
     state.epoch = state.step = 0
     train.train_one_epoch(state, iter(batches), len(batches), run)
