@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from data.datasets import PhotographDataset
-from data.files import write_csv, write_json
+from data.files import one_line, write_csv, write_json
 from utils.bulk.images import find_images
 from utils.bulk.ray_job import add_ray_options, check_ray_options, score_with_ray
 from utils.calibration import Calibration
@@ -46,7 +46,7 @@ def predict_parser() -> argparse.ArgumentParser:
     """Return the parser of predict.py."""
     parser = make_parser(
         "Score photographs: any mix of files, folders (with their subfolders) and patterns. Higher is better. The exit "
-        f"code is {EXIT_FAILED_IMAGES} if an image could not be scored; the others are scored all the same.",
+        f"code is {EXIT_FAILED_IMAGES} if an image could not be scored; the others are still scored.",
         prog="predict.py",
         epilog=WHERE_TO_GET_WEIGHTS,
     )
@@ -136,8 +136,9 @@ def predict(
     if pictures:
         limits = tuple(min(limit, DRAWN_BATCH) for limit in limits)
     batches = score_batches(loaded.model.to(device), photographs, device, *limits, maps=bool(options.map))
+    unwritten: list[str] = []
     if pictures:
-        batches = draw_pictures(batches, paths, pictures, loaded, draws)
+        batches = draw_pictures(batches, paths, pictures, loaded, draws, unwritten)
     scores = collect_scores(batches, photographs, loaded.model.view_names, progress="scoring")
     if rank() > 0:
         return 0  # torchrun stops every process as soon as one fails, so only rank 0, which writes, reports failures
@@ -154,10 +155,11 @@ def predict(
         )
     if options.json != "-":
         print(table(rows))
-        print(f"{len(paths)} images: {scores.tally.summary()}", file=sys.stderr)
+        speed = "" if pictures else f": {scores.tally.summary()}"  # drawing would count as scoring
+        print(f"{len(paths)} images{speed}", file=sys.stderr)
     for message in errors.values():
         print(f"failed: {message}", file=sys.stderr)
-    return EXIT_FAILED_IMAGES if errors else 0
+    return EXIT_FAILED_IMAGES if errors or unwritten else 0
 
 
 def plan_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> dict[str, list[Path]]:
@@ -193,24 +195,56 @@ def draw_pictures(
     pictures: dict[str, list[Path]],
     loaded: LoadedModel,
     draws: int,
+    unwritten: list[str],
 ) -> Iterator[ScoredBatch]:
-    """Draw the pictures of the scored photographs of each batch, then pass the batch on."""
-    spec = loaded.view_spec
+    """Draw the pictures of the scored photographs of each batch, then pass the batch on.
+
+    A picture that cannot be written is reported, and the scores are not lost.
+    """
     for batch in batches:
         for row in np.flatnonzero(np.isfinite(batch.outputs.get("score", []))):
-            index, image = batch.index[row], batch.images[row]
-            outputs = {name: values[row] for name, values in batch.outputs.items()}
-            views = {name: batch.views[name][row] for name in spec.views}
-            if draws > 1:
-                views["distortion"] = views["distortion"][0]
-            if "views" in pictures:
-                draw_views(image, views, spec, pictures["views"][index])
-            if "map" in pictures:
-                maps = {name: outputs[f"map_{name}"] for name in loaded.model.view_names}
-                score = score_text(outputs["score"], outputs["draw_sd"], draws, loaded.calibration)
-                title = f"{Path(paths[index]).name}: {score}"
-                draw_quality_map(image, views, spec, maps, loaded.branch_means, title, pictures["map"][index])
+            index = batch.index[row]
+            try:
+                draw_photograph(
+                    batch,
+                    row,
+                    Path(paths[index]).name,
+                    {kind: pictures[kind][index] for kind in pictures},
+                    loaded,
+                    draws,
+                )
+            except OSError as error:
+                print(f"failed: {paths[index]}: its picture cannot be written: {one_line(error)}", file=sys.stderr)
+                unwritten.append(paths[index])
         yield batch
+
+
+def draw_photograph(
+    batch: ScoredBatch, row: int, name: str, pictures: dict[str, Path], loaded: LoadedModel, draws: int
+) -> None:
+    """Draw the pictures of one photograph of a batch.
+
+    Args:
+        batch, row: the batch, and the photograph's row in it.
+        name: for the title.
+        pictures: path of each kind of picture.
+        loaded: the model that scored it.
+        draws: of the fragments; the first one's mosaic is drawn.
+
+    Raises:
+        OSError: a picture cannot be written.
+    """
+    spec, image = loaded.view_spec, batch.images[row]
+    outputs = {name: values[row] for name, values in batch.outputs.items()}
+    views = {name: batch.views[name][row] for name in spec.views}
+    if draws > 1:
+        views["distortion"] = views["distortion"][0]
+    if "views" in pictures:
+        draw_views(image, views, spec, pictures["views"])
+    if "map" in pictures:
+        maps = {name: outputs[f"map_{name}"] for name in loaded.model.view_names}
+        title = f"{name}: {score_text(outputs['score'], outputs['draw_sd'], draws, loaded.calibration)}"
+        draw_quality_map(image, views, spec, maps, loaded.branch_means, title, pictures["map"])
 
 
 def score_text(score: float, draw_sd: float, draws: int, calibration: Calibration | None) -> str:

@@ -155,7 +155,7 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
         remove_pack(partial_folder(folder))
     pack = UnfinishedPack(folder, plan)
     if pack.is_whole:
-        print(f"{folder} is whole: {len(rows)} photographs, every checksum matches")
+        print(f"{folder} is complete: {len(rows)} photographs, every checksum matches")
         return 0
 
     todo, needed = len(pack.todo), pack.free_bytes_needed()

@@ -51,11 +51,11 @@ LOGGED_IMAGES = 8  # photographs of the first batch that TensorBoard shows
 
 @entry_point
 def main(args: list[str] | None = None) -> int:
-    """Train as the command line says; return the exit code."""
+    """Run train.py with these arguments; return the exit code."""
     parser = train_parser()
     options = parse_options(parser, args)
     check_options(parser, options)
-    options.run = run_name(options)
+    options.run = run_name(options.run, options.config, options.model, options.database)
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
         torch.use_deterministic_algorithms(True)
@@ -89,20 +89,14 @@ def train(
         keep_best(resumed[0], snapshots)
     elif options.overwrite and rank() == 0:
         delete_earlier_run(snapshots, logs)  # only now: its weights may have been this run's first
-    curves = start_logs(logs, data, vars(options), bool(resumed)) if rank() == 0 else None
-    run = Run(options, data, spec, device, snapshots, logs, curves, interruption)
-    log_setup(run, model, source)
-    del resumed  # a checkpoint is as large as the model and its optimizer
-    return fit(state, run)
-
-
-def fit(state: TrainingState, run: Run) -> int:
-    """Train and validate epoch by epoch, and keep the last and the best checkpoint; return the exit code."""
-    options, data = run.options, run.data
-    images_per_step = options.batch_size * (2 if options.pairing == "batch" else 1)
-    epochs = range(state.epoch, options.num_epochs)
     order = EpochBatches(
-        len(data.training), images_per_step, options.random_seed, epochs, state.step, rank(), world_size()
+        len(data.training),
+        options.batch_size * (2 if options.pairing == "batch" else 1),
+        options.random_seed,
+        range(state.epoch, options.num_epochs),
+        state.step,
+        rank(),
+        world_size(),
     )
     batches = iter(  # one iteration serves all epochs, so that decoding goes on during validation
         DataLoader(
@@ -110,14 +104,32 @@ def fit(state: TrainingState, run: Run) -> int:
             batch_sampler=order,
             num_workers=options.num_workers,
             collate_fn=collate_pairs,
-            pin_memory=run.device.type == "cuda",
+            pin_memory=device.type == "cuda",
             worker_init_fn=leave_signals_to_the_parent,
         )
     )
-    for epoch in epochs:
+    # Its writer starts a thread, so only after the data workers are forked.
+    curves = start_logs(logs, data, vars(options), bool(resumed)) if rank() == 0 else None
+    run = Run(options, data, spec, device, snapshots, logs, curves, interruption)
+    log_setup(run, model, source)
+    del resumed  # a checkpoint is as large as the model and its optimizer
+    return fit(state, batches, order.steps, run)
+
+
+def fit(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> int:
+    """Train and validate epoch by epoch, and keep the last and the best checkpoint; return the exit code.
+
+    Args:
+        state: where to start.
+        batches: of all epochs.
+        steps: of an epoch.
+        run: what stays the same.
+    """
+    options, data = run.options, run.data
+    for epoch in range(state.epoch, options.num_epochs):
         lr, began = state.lr, time.perf_counter()
-        averages = train_one_epoch(state, batches, order.steps, run)
-        run.save_last(state)  # whatever happens in validation, the epoch's work is not lost
+        averages = train_one_epoch(state, batches, steps, run)
+        run.save_last(state)  # first, in case validation fails
         if averages is None:
             say(f"Interrupted: saved {run.last} after step {state.step} of epoch {epoch + 1}")
             say("Continue with the same command and --resume auto")

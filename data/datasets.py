@@ -1,6 +1,5 @@
 """Batches of views: single photographs for scoring, pairs for training."""
 
-import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from data.decode import ImageError, decode_rgb, to_rgb
+from data.decode import ImageError, decode_rgb, name_error, to_rgb
 from data.layout import to_image, to_view
 from data.packed import PackedViews
 from data.seeding import Purpose, derive_generator
@@ -54,7 +53,7 @@ class PhotographDataset(Dataset):
             if self.draws > 1:
                 views["distortion"] = sample_draws(image, self.spec, self.draws)
         except ImageError as error:
-            return {"index": index, "error": _error_message(error, self.paths[index])}
+            return {"index": index, "error": name_error(error, self.paths[index])}
         return views | {"index": index, "mos": self.mos[index]} | ({"image": image} if self.keep_image else {})
 
 
@@ -63,7 +62,7 @@ TARGETS = ("mos", "teacher")  # what a sample's score is compared with in traini
 
 
 class PairDataset(Dataset):
-    """Photographs for training: each with a partner of another opinion, drawn anew every epoch; or each alone.
+    """Photographs for training: each paired with one of a different opinion, redrawn every epoch; or each alone.
 
     An item is a list of two samples (or one) as in PhotographDataset, whose `mos` (and `teacher`) are on the scale of
     the loss. All draws come from (seed, sample, epoch, purpose), so an item does not depend on what was read before it
@@ -106,8 +105,8 @@ class PairDataset(Dataset):
         self.flip = flip
         if len(np.unique(self.mos)) < 2:
             raise TableError(
-                f"training ranks pairs of different opinions, but the {len(table)} training images have "
-                f"{len(np.unique(self.mos))} distinct opinion(s); check the label file and the split"
+                f"training ranks pairs of different opinions, but all {len(table)} training images have the same one; "
+                "check the label file and the split"
             )
         self.mos_scale = {"mean": 0.0, "sd": 1.0}
         if standardise:
@@ -151,7 +150,7 @@ class PairDataset(Dataset):
                 generator = derive_generator(Purpose.FRAGMENTS, self.seed, sample, epoch)
                 views = make_views(image, self.spec, generator, crop_generator)
         except ImageError as error:
-            return {"index": index, "error": _error_message(error, self.paths[index])}
+            return {"index": index, "error": name_error(error, self.paths[index])}
         if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, epoch).random() < 0.5:
             views = {name: view.flip(-1) for name, view in views.items()}
         return views | {"index": index} | {name: target[index].item() for name, target in self._targets.items()}
@@ -234,7 +233,7 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
 def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
     """Stack the items of a PairDataset to one batch, as `collate_photographs`: all firsts, then all seconds.
 
-    An item with a sample that could not be used is left out whole.
+    An item with a sample that could not be used is dropped with its pair.
     """
     usable = [pair for pair in pairs if not any("error" in sample for sample in pair)]
     batch = collate_photographs([sample for samples in zip(*usable, strict=True) for sample in samples])
@@ -245,11 +244,3 @@ def collate_pairs(pairs: Sequence[list[dict]]) -> dict:
 def _stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
     """Stack views into a batch in their own memory order, which is twenty times as fast as reordering them."""
     return to_view(np.stack([to_image(view) for view in views]))
-
-
-def _error_message(error: ImageError, photo: object) -> str:
-    """Return an error's message, preceded by the file's name unless it starts with it."""
-    message = str(error)
-    if not isinstance(photo, str | os.PathLike) or message.startswith(str(photo)):
-        return message
-    return f"{photo}: {message}"

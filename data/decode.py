@@ -39,6 +39,14 @@ class ImageError(ValueError):
     """The image cannot be used; the message names the file and the cause."""
 
 
+def name_error(error: ImageError, photo: object) -> str:
+    """Return an error's message, with the file's name in front if the photograph is a file and the name is missing."""
+    message = str(error)
+    if not isinstance(photo, str | os.PathLike) or message.startswith(str(photo)):
+        return message
+    return f"{photo}: {message}"
+
+
 def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
     """Decode one image to 8-bit RGB, with its EXIF orientation applied.
 
@@ -95,7 +103,7 @@ def to_rgb(
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
             raise ImageError(f"<array>: must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
-        return np.ascontiguousarray(photo)
+        return np.require(photo, requirements=["C", "W"])  # torch has no read-only tensors
     return decode_rgb(photo, max_pixels)
 
 

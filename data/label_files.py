@@ -1,4 +1,4 @@
-"""Find and read label files: UHD-IQA's, AVA's in both formats, and CSV files of one's own."""
+"""Find and read label files: UHD-IQA's, AVA's in both formats, and your own CSV files."""
 
 import re
 from pathlib import Path

@@ -145,7 +145,7 @@ def read_pack(folder: Path) -> tuple[dict | None, dict[Record, int]]:
         entries = manifest["records"] if settings["version"] == VERSION else []  # other versions have other fields
         return settings, {Record(**entry["record"]): entry["crc32"] for entry in entries}
     except (ValueError, KeyError, TypeError) as error:
-        raise PackError(f"{path} is damaged ({error}); make the pack anew with --overwrite") from error
+        raise PackError(f"{path} is damaged ({error}); recreate it with --overwrite") from error
 
 
 def _parse_journal(text: str) -> dict | None:

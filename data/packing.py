@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset
 
-from data.decode import ImageError, decode_rgb, image_size
+from data.decode import ImageError, decode_rgb, image_size, name_error
 from data.files import listing, write_text
 from data.fragments import sample_fragments
 from data.layout import to_image
@@ -100,8 +100,7 @@ class PackWriter(Dataset):
             if len(content) != record.size(self.plan.spec):
                 raise ImageError(f"{path}: the decoded image has another size than its header says")
         except ImageError as error:
-            message = str(error)
-            return index, None, message if message.startswith(path) else f"{path}: {message}"
+            return index, None, name_error(error, path)
         try:
             with self.file.open("r+b") as file:
                 file.seek(record.offset)

@@ -260,3 +260,13 @@ def test_a_folder_or_pattern_without_images_is_named(trained, tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err
     assert run(trained, f"{tmp_path}/*.jpg") == EXIT_UNUSABLE_INPUT
     assert "pattern" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_costs_no_score(trained, photographs, tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    (pictures / "2_map.png").mkdir(parents=True)
+    arguments = [photographs, f"--map={pictures}", f"--csv={tmp_path}/scores.csv"]
+    assert run(trained, *arguments) == EXIT_FAILED_IMAGES
+    assert "2.png: its picture cannot be written" in capsys.readouterr().err
+    assert pd.read_csv(tmp_path / "scores.csv")["score"].notna().all()
+    assert {path.name for path in pictures.iterdir()} == {"10_map.png", "2_map.png", "3_map.png"}

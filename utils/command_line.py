@@ -49,7 +49,7 @@ def entry_point(main: Callable) -> Callable:
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            first_line = str(error).strip().partition("\n")[0]
+            first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             print(f"error: torch.compile failed ({first_line}); leave out --compile", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
 
@@ -71,7 +71,7 @@ class _HelpFormatter(argparse.HelpFormatter):
     """Adds the default to the help of options that have one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False, argparse.SUPPRESS) or not action.option_strings:
+        if action.default is None or action.default is False or not action.option_strings or action.nargs == 0:
             return action.help
         return f"{action.help} (default: %(default)s)"
 
@@ -243,4 +243,4 @@ def list_first(parser: argparse.ArgumentParser, title: str, options: Sequence[st
         other._group_actions = [action for action in other._group_actions if action not in map(actions.get, options)]
     group._group_actions = [actions[option] for option in options]
     parser._action_groups.remove(group)
-    parser._action_groups.insert(1, group)  # behind the positional arguments
+    parser._action_groups.insert(1, group)  # after the positional arguments

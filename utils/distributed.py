@@ -126,7 +126,7 @@ class HostCopy:
     """A tensor being copied to the host without blocking.
 
     `.item()` and `.cpu()` wait for all work that was launched on the GPU before them; `read` waits only for what was
-    launched before this copy. So the next batch can be launched first, and the GPU is not idle meanwhile.
+    launched before this copy. So the next batch can be launched first, and the GPU stays busy.
     """
 
     def __init__(self, tensor: torch.Tensor):

@@ -91,12 +91,12 @@ def score_photographs(
     maps: bool = False,
     distributed: bool = True,
 ) -> Scores:
-    """Score photographs; those that cannot be used are recorded and the rest are scored.
+    """Score photographs; unusable ones are recorded, the others scored.
 
     A score depends only on the pixels, the model and the view specification, not on file name, order, batch size (to
     1e-5), worker count or rank.
 
-    Eight parameters: those of the two stages, `score_batches` and `collect_scores`, which say what each means.
+    Its eight parameters are those of `score_batches` and `collect_scores`; see there.
     """
     batches = score_batches(model, photographs, device, batch_size, num_workers, maps, distributed)
     return collect_scores(batches, photographs, unwrap(model).view_names, progress, distributed)

@@ -87,8 +87,14 @@ class LoadedModel:
             used has an `error`, and the others are scored.
 
         Raises:
+            TypeError: photos are something else.
             ImageError: a single photograph cannot be used.
         """
+        if not isinstance(photos, Photo | Sequence):
+            raise TypeError(
+                "photos must be a path, a file's content, a PIL image, an (H, W, 3) uint8 array or a list of these, "
+                f"not {type(photos).__name__}"
+            )
         if isinstance(photos, Photo):
             (result,) = self.score([photos], maps)
             if result.error:

@@ -102,7 +102,7 @@ def add_view_options(parser) -> None:
         "--saliency",
         choices=METHODS,
         default=spec.saliency,
-        help="position of the salient view: the center, as for the released weights, or by the spectral residual",
+        help="position of the salient view: the centre (released weights), or where a spectral-residual map is largest",
     )
     group.add_argument(
         "--patch_policy",
@@ -136,7 +136,7 @@ def add_max_pixels(parser, default: int | None = None) -> None:
         type=integer(1),
         default=default,
         metavar="N",
-        help="refuse images with more pixels than this, before or after enlarging"
+        help="reject images of more than N pixels, before or after enlarging"
         + ("" if default else " (default: the checkpoint's limit)"),
     )
 
@@ -170,7 +170,7 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
     """Add the options of the photographs, their opinions and their split; return their group."""
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--database", choices=DATABASES, default="UHD_IQA", help="format of the label file; csv: any table of yours"
+        "--database", choices=DATABASES, default="UHD_IQA", help="format of the label file; csv: your own CSV file"
     )
     group.add_argument(
         "--database_dir",
@@ -178,7 +178,9 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
         help="folder of the images; DIR/<set> and DIR/../<set> are searched as well",
     )
     group.add_argument(
-        "--metadata", metavar="FILE", help="label file (default: sought beside and above --database_dir)"
+        "--metadata",
+        metavar="FILE",
+        help="label file (default: searched for in --database_dir and up to three folders above it)",
     )
     group.add_argument("--image_column", default="image", metavar="COLUMN", help="csv: column of the file names")
     group.add_argument("--mos_column", default="mos", metavar="COLUMN", help="csv: column of the opinions")
@@ -191,8 +193,8 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--split_by",
         metavar="COLUMN",
-        help="split the training rows at random, but keep rows with the same entry in this column together (user_name, "
-        "for example)",
+        help="split the training rows at random, but keep rows that share a value in this column on one side (e.g. "
+        "user_name)",
     )
     add_flag(group, "--skip_missing", "skip missing images and opinions that are not numbers, instead of stopping")
     group.add_argument(
@@ -200,7 +202,7 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
         type=SEED,
         default=0,
         metavar="SEED",
-        help="seed of the random split and of every random draw in training",
+        help="random seed of the split and of training",
     )
     return group
 
@@ -231,20 +233,20 @@ def load_labels(options: argparse.Namespace, splits: Sequence[str]) -> LabelTabl
         TableError: as `data.tables.load_table`; or no folder was given.
     """
     if not options.database_dir:
-        raise TableError("no folder of images: give one with --database_dir DIR")
+        raise TableError("no image folder: give one with --database_dir DIR")
     return load_table(splits=splits, **{name: getattr(options, name) for name in DATA_OPTIONS})
 
 
 def add_compute_options(parser) -> argparse._ArgumentGroup:
     """Add the options of the hardware, which do not change a result; return their group."""
     group = parser.add_argument_group("computing")
-    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where the network runs")
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="device to run on")
     group.add_argument(
         "--num_workers",
         type=integer(0),
         default=default_workers(),
         metavar="N",
-        help="processes (scoring on a CPU: threads) that decode while the network works; 0 to decode between batches",
+        help="data-loading workers (threads when scoring on a CPU); 0 decodes in the main process",
     )
     return group
 

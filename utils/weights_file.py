@@ -1,4 +1,4 @@
-"""Files of weights: written whole or not at all, read without running code in them.
+"""Files of weights: written atomically, read without executing code.
 
 Two formats hold a model: torch files (`.pth`) and `.safetensors`. Safetensors and ONNX files can only hold pairs of
 strings beside their tensors; `encode` and `decode` keep the description of the model in these.
@@ -20,6 +20,7 @@ from data.files import one_line, replace_file
 from utils.errors import CheckpointError
 
 FORMAT = "uiqa-checkpoint"
+PICKLE_START, ZIP_START = b"\x80", b"P"
 VERSION = 1
 DESCRIPTION = ("version", "model", "view_spec", "calibration", "branch_means", "options")  # metadata entries
 
@@ -78,13 +79,15 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         CheckpointError: missing, damaged, or with content other than tensors and plain values.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give the file, for example {path / 'best.pth'}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint. {WHERE_TO_GET_WEIGHTS}")
     try:
         if path.suffix == ".safetensors":
             content = _read_safetensors(path)
         else:
-            _check_uncompressed(path)
+            _check_archive(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
             if isinstance(content, dict) and content.get("format") == FORMAT:
                 _check_checksums(path)
@@ -95,7 +98,7 @@ def read_weights_file(path: str | os.PathLike) -> dict:
             cause = f"it is damaged or not a checkpoint ({type(error).__name__}: {one_line(error)})"
         raise CheckpointError(f"{path}: cannot be loaded: {cause}") from error
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(f"{path}: does not hold a state dict, a dict of weights by name")
+        raise CheckpointError(f"{path}: does not contain a state dict (weights by name)")
     return dict(dict.items(content))  # plain: a pickled OrderedDict may hide its own methods behind attributes
 
 
@@ -117,9 +120,17 @@ def _check_checksums(path: Path) -> None:
         raise ValueError(f"the checksum of {damaged} does not match")
 
 
-def _check_uncompressed(path: Path) -> None:
-    """Refuse a zip with compressed entries, which torch never writes: a small file could fill the memory."""
+def _check_archive(path: Path) -> None:
+    """Refuse what torch cannot have written.
+
+    That is a file that is neither a zip nor a pickle, or a zip with compressed entries, with which a small file could
+    fill the memory.
+    """
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            start = file.read(16)
+        if start[:1] not in (PICKLE_START, ZIP_START):
+            raise ValueError(f"it begins with {start!r}, and no file of weights does")
         return
     with zipfile.ZipFile(path) as archive:
         if any(entry.file_size > entry.compress_size for entry in archive.infolist()):
@@ -144,7 +155,7 @@ def is_ours(content: dict, path: str | os.PathLike) -> bool:
 
 
 def without_prefix(state_dict: dict) -> dict:
-    """Return a state dict without the key prefixes of DataParallel and torch.compile, in whatever order they stand."""
+    """Return a state dict without the key prefixes of DataParallel and torch.compile, in any order."""
     return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in dict.items(state_dict)}
 
 
@@ -179,10 +190,10 @@ def load_strictly(module: torch.nn.Module, state_dict: dict, path: str | os.Path
 
 
 def encode(content: Mapping, file_format: str) -> dict[str, str]:
-    """Return a model's description as metadata: `format` as it is, every other entry as JSON.
+    """Return a model's description as metadata: `format` as it is, the other entries as JSON.
 
     Args:
-        content: plain values by name, of which the entries of DESCRIPTION are taken; JSON has finite numbers only.
+        content: plain values by name; only the entries in DESCRIPTION are written, and numbers must be finite.
         file_format: the value of `format`.
     """
     entries = {name: json.dumps(content[name], allow_nan=False) for name in DESCRIPTION if name in content}

@@ -192,7 +192,7 @@ class TestPairs:
 
     @pytest.mark.parametrize("mos", [[0.5], [0.5] * 4, []])
     def test_fewer_than_two_opinions_are_an_error_at_once(self, mos):
-        with pytest.raises(TableError, match="distinct opinion"):
+        with pytest.raises(TableError, match="have the same one"):
             PairDataset(pd.DataFrame({"path": ["x.jpg"] * len(mos), "mos": mos}), SPEC, seed=0)
 
     def test_batches_hold_all_firsts_before_all_seconds(self, pairs):

@@ -142,7 +142,7 @@ def test_a_complete_pack_is_checked_and_left_as_it_is(command, tmp_path, capsys)
     assert prepare.main(command()) == 0
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "pack").iterdir()}
     assert prepare.main(command()) == 0
-    assert "is whole" in capsys.readouterr().out
+    assert "is complete" in capsys.readouterr().out
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "pack").iterdir()} == before
 
 

@@ -1,1 +1,1 @@
-"""The errand of benchmark.py: its suites, and the plain implementation that they compare with."""
+"""Used by benchmark.py: its suites, and the plain implementation they are timed against."""

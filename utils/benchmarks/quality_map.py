@@ -1,4 +1,4 @@
-"""Suites for the quality map: its cost, whether it points at the fault, and what averaging over draws gains."""
+"""Suites for the quality map: its cost, whether it locates the distortion, and what averaging over draws gains."""
 
 from dataclasses import replace
 

@@ -1,1 +1,1 @@
-"""For predict.py: finding images, and scoring them in bulk with Ray."""
+"""Used by predict.py: finding images, and scoring in bulk on one machine or a Ray cluster."""

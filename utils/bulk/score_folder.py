@@ -129,4 +129,8 @@ class ScoreFolder:
 
 def file_sha256(path: str | os.PathLike) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

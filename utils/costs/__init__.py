@@ -1,1 +1,1 @@
-"""The errand of flops.py: counting parameters, multiply-accumulates and activations."""
+"""Used by flops.py: parameters, multiply-accumulates and activations."""

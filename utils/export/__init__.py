@@ -1,1 +1,1 @@
-"""For export.py: models as files for other runtimes, and scoring with them."""
+"""Used by export.py and predict.py: models for other runtimes, and scoring with them."""

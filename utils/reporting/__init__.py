@@ -1,1 +1,1 @@
-"""The errand of test.py: measures, comparisons, figures and the HTML report."""
+"""Used by test.py and predict.py: measures, comparisons, figures and the HTML report."""

@@ -1,4 +1,4 @@
-"""Whether two checkpoints differ by more than chance: a paired bootstrap over the same photographs."""
+"""Test whether two checkpoints differ significantly: a paired bootstrap over the same photographs."""
 
 import os
 import warnings

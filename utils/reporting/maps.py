@@ -13,8 +13,8 @@ COLOURS = "RdBu"  # ColorBrewer's, safe for colour-blind readers: red subtracts,
 MAX_OPACITY = 0.65  # the picture below stays visible
 
 CAPTION = (
-    "Blue places add to the score, red places subtract from it. The points are exact: with the bias they sum to the "
-    "score. The places are approximate: inside the network each place has already seen its neighbours."
+    "Blue raises the score relative to the reference, red lowers it. The points are exact: with the bias they sum to "
+    "the score. Their places are approximate, because attention mixes neighbouring tokens."
 )
 
 

@@ -98,7 +98,7 @@ def protocol_notes(report: dict) -> dict[str, str]:
     """Describe for each protocol the mapping of PLCC, RMSE and MAE, and what the figures may be compared with."""
     split = report["split"]
     note = {
-        "test": "; comparable with published tables",
+        "test": "; the protocol of the published tables",
         "val": "; optimistic: the epoch was selected on these images",
         "train": "; optimistic: the model was trained on these images",
     }[split]

@@ -1,4 +1,4 @@
-"""The scores of a split: from a model, from a file, or from controls that know nothing of quality."""
+"""The scores of a split: from a model, from a file, or from baselines that ignore the photograph's content."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""The errand of train.py: its options, data, state between steps, logs and first weights."""
+"""Used by train.py: options, data, state between steps, logs and first weights."""

@@ -48,6 +48,7 @@ def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingD
     packed = None
     if options.packed:
         packed = PackedViews(options.packed, pd.concat([training, validation]), validation_spec, options.random_seed)
+    training = training.drop(columns="teacher", errors="ignore")  # of the label file: a target only if asked for
     if options.distill_from:
         training = training.assign(teacher=teacher_scores(options.distill_from, training["image"]))
     return TrainingData(

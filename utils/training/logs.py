@@ -58,7 +58,7 @@ def write_logs(run: Run, state: TrainingState, metrics: dict[str, float]) -> Non
 class EpochLog:
     """Losses and speed of an epoch: averages, and a line of the log every `print_samples` steps.
 
-    A loss is read from the device a step late, so that a GPU has the next step to work on meanwhile.
+    A loss is read from the device a step late, so that a GPU can already run the next step.
     """
 
     def __init__(self, state: TrainingState, steps: int, paths: Sequence[str], num_epochs: int, print_samples: int):
@@ -87,7 +87,8 @@ class EpochLog:
             if not math.isfinite(values["loss"]):
                 names = ", ".join(Path(self.paths[position]).name for position in index)
                 raise RunError(
-                    f"the loss of epoch {self.epoch + 1}, step {step + 1} is {values['loss']}; its images: {names}"
+                    f"the loss of epoch {self.epoch + 1}, step {step + 1} is {values['loss']}; its images: {names}; "
+                    "try a smaller --lr"
                 )
             for tally in (self.recent, self.whole):
                 tally.add_losses(values)
@@ -170,14 +171,14 @@ def format_validation(metrics: dict[str, float], count: int, calibration: Calibr
 
 
 def log_result(run: Run, state: TrainingState) -> None:
-    """Close the curves; log where the results are, and how to go on."""
+    """Close the curves; log where the results are, and what to do next."""
     if run.curves:
         run.curves.close()
     table = run.data.table
     say(f"Best epoch by validation: {state.best_epoch} ({run.best}); history: {run.logs / 'history.csv'}")
     if state.skipped:
-        say(f"Skipped, because they cannot be used: {len(state.skipped)} images, see {run.logs / 'skipped.csv'}")
+        say(f"Skipped {len(state.skipped)} images that cannot be used; see {run.logs / 'skipped.csv'}")
     if len(table.split("test")):
-        say(f"Evaluate it once on the test split with: python test.py --checkpoint {run.best}")
+        say(f"To evaluate it once on the test split: python test.py --checkpoint {run.best}")
     else:
         say(f"{table.source} has no test split: test.py needs a label file with one (--metadata FILE)")

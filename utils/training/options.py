@@ -26,15 +26,15 @@ COMMON = (
 def train_parser() -> argparse.ArgumentParser:
     """Return the parser of train.py and of the configs."""
     parser = make_parser(
-        "Train a quality model on photographs and their mean opinion scores. Defaults are those of arXiv 2409.00749.",
+        "Train a quality model on photographs and their mean opinion scores. Defaults: the paper's, arXiv 2409.00749.",
         prog="train.py",
         usage="%(prog)s [--config FILE] [--database_dir DIR] [options]",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of options; the command line overrides it")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of options; the command line takes precedence")
     add_data_options(parser).add_argument(
         "--packed",
         metavar="DIR",
-        help="read the views from this pack instead of decoding images, see `prepare.py pack`; training then cycles "
+        help="load the views from this pack (see `prepare.py pack`) instead of decoding images; training then cycles "
         "through the pack's fragment draws",
     )
     add_model_options(parser)
@@ -59,7 +59,7 @@ def _add_optimisation(parser) -> None:
     group.add_argument("--weight_decay", type=number(0), metavar="X", default=1e-7, help="weight decay of Adam")
     group.add_argument("--decay_interval", type=integer(1), default=10, metavar="N", help="epochs between lr decays")
     group.add_argument(
-        "--decay_ratio", type=number(0, above=True), metavar="X", default=0.9, help="factor of each lr decay"
+        "--decay_ratio", type=number(0, above=True), metavar="X", default=0.9, help="factor of each learning-rate decay"
     )
     group.add_argument(
         "--init",
@@ -70,7 +70,7 @@ def _add_optimisation(parser) -> None:
     group.add_argument(
         "--pretrained_path",
         metavar="FILE",
-        help="initial weights: an AVA checkpoint or a bare trunk (for every branch), or a whole model",
+        help="checkpoint to start from: of AVA or a bare trunk (loaded into every branch), or of a whole model",
     )
     add_flag(group, "--horizontal_flip", "mirror half of the photographs at random")
     group.add_argument(
@@ -78,29 +78,25 @@ def _add_optimisation(parser) -> None:
         type=integer(1),
         default=1,
         metavar="N",
-        help="pass a batch through the network in N parts, if it does not fit on the GPU; the gradient is the same "
-        "(batch normalisation and stochastic depth see one part at a time)",
+        help="gradient accumulation: split each batch into N parts to save GPU memory; the gradient is the same (batch "
+        "normalisation and stochastic depth see one part at a time)",
     )
     group.add_argument(
         "--ema",
         type=number(0, below=1),
         default=0.0,
         metavar="DECAY",
-        help="validate and save a moving average of the weights (0.999, for example; 0: the weights themselves)",
+        help="decay of a moving average of the weights, which is then validated and saved, e.g. 0.999 (0: no average)",
     )
     group.add_argument(
-        "--clip_grad", type=number(0), default=0.0, metavar="X", help="limit the gradient's norm (0: no limit)"
+        "--clip_grad", type=number(0), default=0.0, metavar="X", help="clip the gradient norm to X (0: no clipping)"
     )
 
 
 def _add_objective(parser) -> None:
     group = parser.add_argument_group("objective")
-    group.add_argument(
-        "--lr_weight_L2", type=number(0), metavar="X", default=0.1, help="weight of the squared errors in the loss"
-    )
-    group.add_argument(
-        "--lr_weight_pair", type=number(0), metavar="X", default=1.0, help="weight of the fidelity loss of pairs"
-    )
+    group.add_argument("--lr_weight_L2", type=number(0), metavar="X", default=0.1, help="weight of the MSE loss")
+    group.add_argument("--lr_weight_pair", type=number(0), metavar="X", default=1.0, help="weight of the fidelity loss")
     group.add_argument(
         "--mos_scale",
         choices=("none", "standardise"),
@@ -113,8 +109,8 @@ def _add_objective(parser) -> None:
         "--pairing",
         choices=PAIRINGS,
         default="partner",
-        help="partner: each image with one of another opinion (the paper); batch: 2 x batch_size different images and "
-        "all their pairs, 276 instead of 12 from the paper's 24 images, at the same cost",
+        help="partner: pair each image with one of another opinion (the paper); batch: rank all pairs of "
+        "2 x batch_size images, 276 instead of 12 pairs from the paper's 24 images, at the same cost",
     )
     group.add_argument(
         "--distill_from",
@@ -126,7 +122,7 @@ def _add_objective(parser) -> None:
         type=number(0),
         default=1.0,
         metavar="X",
-        help="with --distill_from: add X times the same loss against those scores",
+        help="weight of the loss against the teacher's scores",
     )
     add_validation_patches(group)
 
@@ -137,7 +133,7 @@ def _add_run(parser) -> None:
         "--run",
         type=file_name,
         metavar="NAME",
-        help="name of the run (default: the config's stem, else <model>_<database>)",
+        help="name of the run (default: the config's file name, else <model>_<database>)",
     )
     group.add_argument("--snapshot", default="ckpts", metavar="DIR", help="checkpoints go to DIR/<run>/")
     group.add_argument("--logdir", default="logfiles", metavar="DIR", help="history and options go to DIR/<run>/")
@@ -145,7 +141,7 @@ def _add_run(parser) -> None:
     group.add_argument(
         "--resume",
         metavar="auto|FILE",
-        help="continue a training: auto, from the run's own last.pth if there is one; or from a file",
+        help="resume a training: auto (from the run's last.pth, if any) or a checkpoint file",
     )
     group.add_argument(
         "--save_every_steps",
@@ -161,7 +157,7 @@ def _add_run(parser) -> None:
         "--on_bad_image",
         choices=("stop", "skip"),
         default="stop",
-        help="if a training image cannot be decoded: stop and name it, or skip, count and list it",
+        help="if a training image cannot be decoded: stop with an error, or skip it and list it in skipped.csv",
     )
     add_flag(
         group,
@@ -175,8 +171,8 @@ def _add_multi_gpu_and_precision(group) -> None:
     add_flag(
         group,
         "--multi_gpu",
-        "use all visible GPUs with DataParallel; no effect on one GPU or the CPU. `torchrun --nproc_per_node N "
-        "train.py ...` is faster and replaces it",
+        "use all visible GPUs with DataParallel; no effect on one GPU or the CPU. Prefer `torchrun "
+        "--nproc_per_node N train.py ...` (DistributedDataParallel), which is faster",
     )
     group.add_argument(
         "--amp",
@@ -187,11 +183,9 @@ def _add_multi_gpu_and_precision(group) -> None:
     add_compile(group)
 
 
-def run_name(options: argparse.Namespace) -> str:
+def run_name(run: str | None, config: str | None, model: str, database: str) -> str:
     """Return the run's name: `--run`, else the config's stem, else <model>_<database>."""
-    if options.run:
-        return options.run
-    return Path(options.config).stem if options.config else f"{options.model}_{options.database}"
+    return run or (Path(config).stem if config else f"{model}_{database}")
 
 
 def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -218,4 +212,4 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             "would be lost; use --pairing partner, or several GPUs with torchrun"
         )
     if options.resume and options.overwrite:
-        parser.error("--resume continues a run, --overwrite starts it anew: give one of them")
+        parser.error("--resume continues a run, --overwrite restarts it: give one of them")

@@ -1,4 +1,4 @@
-"""A run: its folders, never overwritten unasked; its checkpoints; and what it may be resumed from."""
+"""A run's folders and checkpoints, and the checks before it is resumed."""
 
 import argparse
 import shutil
@@ -147,7 +147,7 @@ def find_checkpoint(resume: str, last: Path) -> tuple[Path, Checkpoint] | None:
         if rank() == 0:
             last.replace(last.with_name(last.name + ".damaged"))
     if checkpoint is None or checkpoint.resume is None:
-        raise RunError(f"{path}: holds weights but no training to resume; start one from it with --pretrained_path")
+        raise RunError(f"{path}: holds weights but no optimizer state to resume from; use --pretrained_path instead")
     return path, checkpoint
 
 
@@ -165,7 +165,7 @@ def check_same_training(path: Path, checkpoint: Checkpoint, options: dict, finge
         if before.get(name) != options.get(name)
     ]
     if checkpoint.fingerprint != fingerprint:
-        changes.append("other images or opinions")
+        changes.append("the images or MOS labels differ")
     if changes:
         raise RunError(
             f"{path} was trained with different settings: {'; '.join(changes)}. Resume with the same options, or start "

@@ -6,11 +6,12 @@ import math
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from data.files import one_line
 from models.uiqa import QualityModel
@@ -75,7 +76,7 @@ class TrainingState:
         return nullcontext() if enabled or world_size() == 1 else self.network.no_sync()
 
     def update(self, clip_grad: float) -> None:
-        """Take an optimizer step with the gradients that are there, and update the moving average.
+        """Take an optimizer step with the accumulated gradients, and update the moving average.
 
         Args:
             clip_grad: limit of the gradient's norm; 0 for none.
@@ -129,7 +130,7 @@ def begin(model: QualityModel, device: torch.device, options: argparse.Namespace
         network = nn.DataParallel(model)
     averaged = None
     if options.ema:
-        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.ema), use_buffers=True)
+        averaged = AveragedModel(model, multi_avg_fn=partial(_update_average, options.ema), use_buffers=True)
         averaged.requires_grad_(False)
         averaged.n_averaged += 1  # the initial weights count, so the first update averages instead of copying
     if options.compile:
@@ -142,6 +143,17 @@ def begin(model: QualityModel, device: torch.device, options: argparse.Namespace
         scaler=torch.amp.GradScaler(device.type, enabled=options.amp == "fp16"),
         averaged=averaged,
     )
+
+
+def _update_average(decay: float, averaged: list[torch.Tensor], current: list[torch.Tensor], count: object) -> None:
+    """Move tensors of one dtype towards the current ones.
+
+    torch's own `get_ema_multi_avg_fn` also averages integer buffers, which rounds Swin's index tables to wrong entries.
+    """
+    if averaged[0].is_floating_point():
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+    else:
+        torch._foreach_copy_(averaged, current)
 
 
 def _on_cpu(state_dict: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -117,7 +117,7 @@ def test_a_card_shows_the_numbers_of_its_own_photograph(report):
 
 def test_the_page_says_what_the_result_depends_on(page):
     text = " ".join(page.words)
-    for words in ("command", "commit", "torch", "fingerprint", "fitted on validation", "resamples", "The places are"):
+    for words in ("command", "commit", "torch", "fingerprint", "fitted on validation", "resamples", "Their places are"):
         assert words in text
 
 
@@ -176,7 +176,7 @@ def test_the_headline_is_never_fitted_on_the_test_labels(mapped, protocol, tmp_p
     assert headline(tmp_path / "r.html") == [f"{report[protocol][name]:.3f}" for name in MEASURES]
     text = " ".join(Page((tmp_path / "r.html").read_text(encoding="utf-8")).words)
     assert "an upper bound, not a result" in text
-    assert "comparable with published tables" in text
+    assert "the protocol of the published tables" in text
 
 
 @pytest.mark.slow

@@ -51,3 +51,10 @@ def test_a_teachers_scores_are_those_of_the_images_in_their_order(tmp_path):
     np.testing.assert_array_equal(teacher_scores(f"{tmp_path}/teacher.csv", pd.Series(["c", "a"])), [0.3, 0.1])
     with pytest.raises(RunError, match="lacks the scores of 1 of 2 training images, for example d"):
         teacher_scores(f"{tmp_path}/teacher.csv", pd.Series(["a", "d"]))
+
+
+def test_a_label_column_called_teacher_is_not_a_target(tiny_dataset, tmp_path):
+    labels = pd.read_csv(tiny_dataset / "uhd-iqa-metadata.csv").assign(teacher="someone")
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    data = load(f"--database_dir={tiny_dataset}", f"--metadata={tmp_path}/labels.csv")
+    assert data.training.target_names == ("mos",)

@@ -57,4 +57,5 @@ def test_every_config_opens_with_its_command(path):
     ],
 )
 def test_a_run_is_named_by_hand_else_by_its_config_else_by_what_it_trains(words, name):
-    assert run_name(parse_options(train_parser(), words)) == name
+    options = parse_options(train_parser(), words)
+    assert run_name(options.run, options.config, options.model, options.database) == name

@@ -34,6 +34,17 @@ def test_averaged_weights_are_the_moving_average_from_the_first_step_on(state):
     assert (state.to_resume().trained_weights[name] == -2).all()
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.9999])
+def test_the_average_of_a_model_with_itself_is_the_model_bit_for_bit(decay):
+    model = build_model("SwinT", backbone="swin_nano", view_sizes={"aesthetic": 64})
+    state = begin(model, torch.device("cpu"), train_parser().parse_args(["--device=cpu", f"--ema={decay}"]))
+    before = {name: value.clone() for name, value in state.weights().items()}
+    for _ in range(60):
+        state.averaged.update_parameters(model)
+    for name, value in state.weights().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_buffers_are_averaged_too(state):
     name = next(name for name, _ in state.model.named_buffers() if name.endswith("running_mean"))
     with torch.no_grad():

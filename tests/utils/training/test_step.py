@@ -19,6 +19,8 @@ from utils.training.run import Run
 from utils.training.signals import Interruption
 from utils.training.state import TrainingState, begin
 
+pytestmark = pytest.mark.xdist_group("two_ranks")  # on one worker, or each would start the two ranks
+
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
 CPU = torch.device("cpu")
 
@@ -187,6 +189,7 @@ def losses_of_twenty_steps(amp: str) -> list[float]:
     return [losses[0] for losses in train_on(begin(model, CPU, options), [batch] * 20, options)]
 
 
+@pytest.mark.slow  # CPUs without bf16 instructions emulate them
 def test_half_precision_learns_as_float32_does():
     half, whole = losses_of_twenty_steps("bf16"), losses_of_twenty_steps("off")
     assert np.isfinite(half).all()
