@@ -24,7 +24,7 @@ from models.backbones import SWIN_CONFIGS
 from utils.benchmarks import network, quality_map, views
 from utils.benchmarks.latency import latency
 from utils.benchmarks.timing import Measurement, Settings
-from utils.command_line import entry_point, integer, make_parser, output_file, usage_errors
+from utils.command_line import entry_point, integer, make_parser, result_file, usage_errors
 from utils.distributed import select_device
 from utils.environment import environment
 from utils.options import add_compute_options
@@ -68,7 +68,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="the trained model whose map is tested (suite map)")
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
+        "--json", type=result_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
     )
     parser.add_argument("--rounds", type=integer(1), metavar="N", help="timed calls (default: the suite's)")
     parser.add_argument(

@@ -20,7 +20,7 @@ import torch
 
 from data.files import write_json
 from models import build_model
-from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
+from utils.command_line import entry_point, make_parser, parse_options, result_file, usage_errors
 from utils.costs.complexity import as_published, complexity
 from utils.costs.counting import COUNTERS, OPERATOR_COUNTERS
 from utils.costs.tables import complexity_table
@@ -38,7 +38,7 @@ def flops_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="count the model and views of a config of train.py")
     parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
+        "--json", type=result_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
     )
     add_model_options(parser)
     add_view_options(parser)

@@ -24,8 +24,8 @@ from utils.command_line import (
     integer,
     make_folder,
     make_parser,
-    output_file,
     parse_options,
+    result_file,
     table_file,
     usage_errors,
 )
@@ -65,7 +65,7 @@ def predict_parser() -> argparse.ArgumentParser:
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) instead of the checkpoint's"
     )
     parser.add_argument("--csv", type=table_file, metavar="FILE", help="table of image, score, quality, points, error")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="the same as JSON; - for standard output")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="the same as JSON; - for standard output")
     parser.add_argument("--views", metavar="DIR", help="draw the views of each photograph as DIR/<name>_views.png")
     parser.add_argument("--map", metavar="DIR", help="draw the quality map of each photograph as DIR/<name>_map.png")
     add_fragment_draws(parser)

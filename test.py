@@ -24,8 +24,8 @@ from utils.command_line import (
     integer,
     make_folder,
     make_parser,
-    output_file,
     parse_options,
+    result_file,
     usage_errors,
 )
 from utils.distributed import process_group, rank, select_device
@@ -111,7 +111,7 @@ def add_result_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--logdir", default="logfiles", metavar="DIR", help="results are written to DIR/<run>/")
     parser.add_argument(
         "--json",
-        type=output_file,
+        type=result_file,
         metavar="FILE",
         help="also write the measures here; - for standard output, nothing else on it",
     )

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -33,7 +32,7 @@ from utils.distributed import (
     world_size,
 )
 from utils.errors import RunError
-from utils.inference import score_photographs
+from utils.inference import NOT_FINITE, score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import model_options, view_spec
 from utils.progress import progress_bar, say
@@ -247,13 +246,13 @@ def validate(state: TrainingState, run: Run) -> dict:
     result = score_photographs(
         state.evaluated, data.validation, run.device, 2 * options.batch_size, options.num_workers, progress="validation"
     )
+    if any(NOT_FINITE in message for _, message in result.failures):
+        raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
     if result.failures:
         text = "; ".join(message for _, message in result.failures)
         raise ImageError(f"{text} (validation needs every image: repair it, then continue with --resume auto)")
     mean, sd = data.training.mos_scale["mean"], data.training.mos_scale["sd"]
     scores = result.scores * sd + mean
-    if not np.isfinite(scores).all():
-        raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
     calibration = fit_calibration(scores, data.validation_mos, "validation")
     return {
         "metrics": mapped_metrics(scores, calibration(scores), data.validation_mos),

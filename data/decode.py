@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.files import one_line
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 # Pillow may only use these plugins. It goes by content, not by extension, and not every plugin is safe on a file from a
 # stranger: PostScript, for one, is run by Ghostscript.

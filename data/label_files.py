@@ -1,11 +1,12 @@
 """Find and read label files: UHD-IQA's, AVA's in both formats, and your own CSV files."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from data.csv_files import match_column, read_csv_table, to_numbers
+from data.decode import EXTENSIONS
 from data.files import listing, one_line
 
 DATABASES = ("UHD_IQA", "AVA", "csv")
@@ -21,7 +22,7 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("validation", "val"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_MAX_COLUMNS = 10_000  # pandas takes minutes to parse a million
+_MAX_COLUMNS = 10_000  # of AVA.txt: pandas takes minutes to parse a million
 
 
 class TableError(ValueError):
@@ -65,36 +66,52 @@ def read_labels(database: str, source: Path, image_column: str, mos_column: str,
     frame = _read_frame(database, source)
     columns = image_column, mos_column, split_column
     image_column, mos_column, split_column = _COLUMNS.get(database, columns)
+    for name in filter(None, (image_column, mos_column, split_column)):
+        frame = match_column(frame, name)
     required = [image_column, mos_column] + ([split_column] if split_column not in ("split", "set", "") else [])
     missing = [name for name in required if name not in frame]
     if missing:
         raise TableError(
-            f"{source}: no column {listing(missing)}; it has {listing(frame.columns)}. "
-            "For a label file of your own use --database csv with --image_column and --mos_column"
+            f"{source}: no column {listing(missing)}; it has {listing(frame.columns)}. {_header_hint(frame.columns)}"
         )
     if frame.empty:
         raise TableError(f"{source}: the label file has no rows")
-    nameless = frame.index[frame[image_column].isna()]
+    _check_split_is_used(frame, source, split_column)
+    nameless = frame.index[frame[image_column] == ""]
     if len(nameless):
         raise TableError(f"{source}: {len(nameless)} rows have no image name: rows {listing(nameless + 1)}")
-    images = frame[image_column].map(str)
+    images = frame[image_column]
     duplicates = images[images.duplicated()].unique()
     if len(duplicates):
         raise TableError(f"{source}: {len(duplicates)} images are listed more than once: {listing(duplicates)}")
 
-    opinions = frame[mos_column]
-    if opinions.dtype.kind not in "biuf":
-        opinions = opinions.map(str)  # pandas fails on a Python integer of 400 digits, but not on its text
-    mos = pd.to_numeric(opinions, errors="coerce").astype(float)
+    mos = frame[mos_column] if database == "AVA" else to_numbers(frame[mos_column])
     table = pd.DataFrame({"image": images, "mos": mos, "split": "train", SET: ""})
     if split_column in frame:
-        table[SET] = frame[split_column].map(str).str.strip()
+        table[SET] = frame[split_column]
         table["split"] = table[SET].str.lower().map(_SPLIT_NAMES)
         unknown = table.loc[table["split"].isna(), SET].unique()
         if len(unknown):
             known = listing(_SPLIT_NAMES)
             raise TableError(f"{source}: column {split_column!r} holds {listing(unknown)}; known: {known}")
-    return table.join(frame.drop(columns=[*table, "path", image_column, mos_column], errors="ignore"))
+    others = frame.drop(columns=[*table, "path", image_column, mos_column], errors="ignore")
+    return table.join(others.replace("", None))
+
+
+def _header_hint(columns: pd.Index) -> str:
+    """Say what to do about a header without the expected columns."""
+    if any(Path(name).suffix.lower() in EXTENSIONS for name in columns):
+        return "The first line must be a header, such as image,mos,split"
+    return "For a label file of your own use --database csv with --image_column and --mos_column"
+
+
+def _check_split_is_used(frame: pd.DataFrame, source: Path, split_column: str) -> None:
+    """Refuse a table whose split is in another column than the one that is read: its test rows would be trained on."""
+    if split_column in frame or not split_column:
+        return
+    for name in frame:
+        if name.casefold() in ("set", "split", "subset") and set(frame[name].str.lower()) <= _SPLIT_NAMES.keys():
+            raise TableError(f"{source}: its column {name!r} holds splits: give it with --split_column {name}")
 
 
 def _read_frame(database: str, source: Path) -> pd.DataFrame:
@@ -102,14 +119,10 @@ def _read_frame(database: str, source: Path) -> pd.DataFrame:
     if not source.is_file():
         raise TableError(f"{source}: no such label file")
     try:
-        with source.open("rb") as file:
-            separators = max(len(re.findall(rb"[,\s]", file.readline(2**20))) for _ in range(2))
-        if separators > _MAX_COLUMNS:
-            raise TableError(f"{source}: a line with {separators} separators; no label file has so many columns")
-        return _read_ava(source) if database == "AVA" else pd.read_csv(source, index_col=False)
+        return _read_ava(source) if database == "AVA" else read_csv_table(source)
     except TableError:
         raise
-    except Exception as error:  # pandas raises many types for damaged files
+    except Exception as error:  # CsvError, OSError, and the many types that pandas raises for a damaged AVA.txt
         raise TableError(f"{source}: cannot be read as a label file: {one_line(error)}") from error
 
 
@@ -119,16 +132,18 @@ def _read_ava(source: Path) -> pd.DataFrame:
     Reads the table of vote columns (`image_num`, `vote_1` ... `vote_10`) and the original space-separated `AVA.txt`
     (index, image, ten vote counts, two tags, challenge; Murray et al., CVPR 2012).
     """
-    with source.open(encoding="utf-8", errors="replace") as lines:
-        is_csv = "," in lines.readline()
-    if is_csv:
-        frame = pd.read_csv(source, index_col=False)
+    with source.open("rb") as file:
+        start = file.readline(2**20) + file.readline(2**20)
+    if b"," in start:
+        frame = read_csv_table(source)
         votes = [f"vote_{rating}" for rating in range(1, 11)]
         missing = [name for name in ("image_num", *votes) if name not in frame]
         if missing:
             raise TableError(f"{source}: no column {listing(missing)}; AVA's table has image_num, vote_1 ... vote_10")
-        images, counts = frame["image_num"], frame[votes]
+        images, counts = frame["image_num"], frame[votes].apply(to_numbers)
     else:
+        if len(start.split()) > _MAX_COLUMNS:
+            raise TableError(f"{source}: a line of {len(start.split())} fields; AVA.txt has 15")
         frame = pd.read_csv(source, sep=r"\s+", header=None)
         if frame.shape[1] < 12:
             raise TableError(f"{source}: {frame.shape[1]} columns; AVA.txt has index, image and ten vote counts first")

@@ -83,6 +83,10 @@ class PackedViews:
         """Leave the memory map out: every process opens its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_map"}
 
+    def image(self, sample: int) -> str:
+        """Return the name in the label file of a photograph."""
+        return self._records[sample].image
+
     def views(
         self, sample: int, draw: int = 0, crop_generator: np.random.Generator | None = None
     ) -> dict[str, torch.Tensor]:
@@ -125,6 +129,7 @@ class PackedPhotographs(Dataset):
         self.is_ragged = packed.spec.is_ragged
         self.draws = 1
         self.samples = [int(sample) for sample in samples]
+        self.paths = [packed.image(sample) for sample in self.samples]
 
     def __len__(self) -> int:
         return len(self.samples)

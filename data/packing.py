@@ -192,7 +192,9 @@ class UnfinishedPack:
     def free_bytes_needed(self) -> int:
         """Return how much disk space the remaining records need."""
         path = self._source / VIEWS
-        used = path.stat().st_blocks * 512 if path.exists() else 0  # less than its length while it has holes
+        used = (
+            getattr(path.stat(), "st_blocks", 0) * 512 if path.exists() else 0
+        )  # less than its length while it has holes
         return max(0, self.plan.size - used)
 
     def begin(self, paths: Sequence[str]) -> PackWriter:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -94,6 +95,9 @@ def load_table(
         "(--database_dir), in its folders training, validation, test or in those beside it"
     )
     frame = _leave_out(frame, missing, problem, skip_missing, notes)
+    twice = frame.loc[frame["path"].notna() & frame["path"].duplicated(), "image"]
+    if len(twice):
+        raise TableError(f"{source}: {len(twice)} images are listed more than once by other names: {listing(twice)}")
     for split in splits:
         if not (frame["split"] == split).any():
             raise TableError(f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE")
@@ -150,7 +154,7 @@ def _random_split(
         if split_by not in frame:
             raise TableError(f"{source}: --split_by {split_by}: no such column; it has {listing(frame.columns)}")
         rows = frame.index[frame["split"] != "test"]
-        groups = frame.loc[rows, split_by].map(str)  # rows without an entry are one group
+        groups = frame.loc[rows, split_by].fillna("").map(str)  # rows without an entry are one group
         names = np.sort(groups.unique())
         names = names[permutation(len(names))]
         # Groups go to training, in random order, until the next would exceed 80 %; the rest go to validation.
@@ -162,6 +166,11 @@ def _random_split(
     return frame, rule
 
 
+def _fold(name: str) -> str:
+    """Return a name in a form that is the same in any case and in any Unicode normalisation."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _image_finder(folder: Path) -> _FindImage:
     """Return a function that finds an image in <dir>, <dir>/<set> or <dir>/../<set> and lists each folder only once."""
 
@@ -169,12 +178,24 @@ def _image_finder(folder: Path) -> _FindImage:
     def names_in(folder: Path) -> set[str]:
         return set(os.listdir(folder)) if folder.is_dir() else set()
 
+    @cache
+    def similar_names(folder: Path) -> dict[str, list[str]]:
+        names: dict[str, list[str]] = {}
+        for name in names_in(folder):
+            names.setdefault(_fold(name), []).append(name)
+        return names
+
     def find_image(name: str, set_name: str) -> str | None:
         folders = [folder, folder / set_name, folder.absolute().parent / set_name] if set_name else [folder]
         for candidate in folders:
             # os.path.isfile, unlike Path.is_file, returns False for a name that is too long for the file system.
             if os.path.isfile(candidate / name) if "/" in name else name in names_in(candidate):
                 return str(candidate / name)
+        # Labels made on Windows or macOS may differ in slashes, case or Unicode form.
+        for candidate in folders:
+            path = candidate / name.replace("\\", "/")
+            if len(names := similar_names(path.parent).get(_fold(path.name), [])) == 1:
+                return str(path.with_name(names[0]))
         return None
 
     return find_image

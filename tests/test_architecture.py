@@ -1,6 +1,7 @@
 """Who may import whom, and what files may be called."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,3 +128,9 @@ def test_every_module_and_public_function_is_documented(path):
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.stem != "__init__"], ids=name_of)
 def test_every_module_has_its_own_test_file(path):
     assert (ROOT / "tests" / path.relative_to(ROOT).with_name(f"test_{path.stem}.py")).is_file()
+
+
+def test_every_entry_point_is_imported_without_modules_that_only_linux_has():
+    code = "import sys; sys.modules.update(dict.fromkeys(['fcntl', 'resource', 'termios']))\n"
+    code += "\n".join(f"import {name}" for name in ENTRY_POINTS)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -14,7 +14,7 @@ from models.uiqa import QualityModel
 from utils.calibration import Calibration, load_calibration
 from utils.errors import CheckpointError
 from utils.loaded_model import LoadedModel
-from utils.weights_file import is_ours, load_strictly, read_weights_file, without_prefix, write_weights_file
+from utils.weights_file import is_ours, load_strictly, read_weights_file, unwrap_state_dict, write_weights_file
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def load_model(path: str | os.PathLike, calibration_path: str | os.PathLike | No
     if is_ours(content, path):
         return _load_ours(path, Checkpoint.from_dict(content, path), calibration_path)
 
-    state_dict = without_prefix(content)
+    state_dict = unwrap_state_dict(content)
     name = "UIQA" if any(key.startswith("aesthetics_feature_extraction.") for key in state_dict) else "SwinT"
     model = build_model(name)
     load_strictly(model, state_dict, path)

@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import NoReturn
 import torch
 import yaml
 
-from data.decode import ImageError
+from data.decode import EXTENSIONS, ImageError
 from data.files import one_line
 from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
-from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, CheckpointError, RunError
+from utils.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_UNUSABLE_INPUT, CheckpointError, RunError
+
+WEIGHTS_EXTENSIONS = (".pth", ".pt", ".safetensors", ".onnx", ".npy", ".npz")
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def entry_point(main: Callable) -> Callable:
@@ -48,7 +52,10 @@ def entry_point(main: Callable) -> Callable:
             return EXIT_INTERRUPTED
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
+                if args is not None:  # called from Python
+                    raise
+                traceback.print_exc()
+                return EXIT_UNEXPECTED
             first_line = str(error).strip().partition("\n")[0] or type(error).__name__
             print(f"error: torch.compile failed ({first_line}); leave out --compile", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
@@ -106,12 +113,12 @@ def parse_options(
         config_parser: the parser that configs are written for, if it is another one: keys that only it knows are
             checked and ignored.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    args = _with_explicit_flags(parser, list(sys.argv[1:] if args is None else args))
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
     config = finder.parse_known_args(args)[0].config if "--config" in _known_options(parser) else None
     if config is None:
-        return parser.parse_args(args)
+        return _parse(parser, args)
 
     tokens = _config_tokens(Path(config), parser)
     checker = config_parser or parser
@@ -120,6 +127,23 @@ def parse_options(
     checker.prog = name
     known = _known_options(parser)
     return parser.parse_args([token for token in tokens if token.split("=")[0] in known] + args)
+
+
+def _with_explicit_flags(parser: argparse.ArgumentParser, args: list[str]) -> list[str]:
+    """Write `--flag` as `--flag=True` unless a boolean follows, so that a flag takes no photograph for its value."""
+    flags = {option for action in parser._actions if action.const is True for option in action.option_strings}
+    following = [*args[1:], ""]
+    return [
+        f"{token}=True" if token in flags and next_token.lower() not in BOOLEANS else token
+        for token, next_token in zip(args, following, strict=False)
+    ]
+
+
+def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespace:
+    """Parse arguments; a list of positional arguments may have options between its entries."""
+    if any(action.nargs == "+" and not action.option_strings for action in parser._actions):
+        return parser.parse_intermixed_args(args)
+    return parser.parse_args(args)
 
 
 def _known_options(parser: argparse.ArgumentParser) -> set[str]:
@@ -145,10 +169,9 @@ def _config_tokens(path: Path, parser: argparse.ArgumentParser) -> list[str]:
 
 def boolean(text: str) -> bool:
     """Return the boolean that a text means; `type=bool` would take every text, "False" included, for true."""
-    words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if text.lower() not in words:
+    if text.lower() not in BOOLEANS:
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return words[text.lower()]
+    return BOOLEANS[text.lower()]
 
 
 def integer(lowest: int, highest: int | None = None) -> Callable[[str], int]:
@@ -189,8 +212,10 @@ def output_file(text: str) -> str:
     path = Path(text)
     if text == "-":
         return text
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; give a file")
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; give a file")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise argparse.ArgumentTypeError(f"{text} is a link, a pipe or a device, which would be replaced; give a file")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -200,11 +225,18 @@ def output_file(text: str) -> str:
     return text
 
 
+def result_file(text: str) -> str:
+    """Check that results can be written to a file, and that it is neither a photograph nor a file of weights."""
+    if Path(text).suffix.lower() in (*EXTENSIONS, *WEIGHTS_EXTENSIONS):
+        raise argparse.ArgumentTypeError(f"{text} has the extension of a photograph or of weights; give another name")
+    return output_file(text)
+
+
 def table_file(text: str) -> str:
     """Check that a table can be written to a file."""
     if text == "-":
         raise argparse.ArgumentTypeError("give a file; for standard output use --json -")
-    return output_file(text)
+    return result_file(text)
 
 
 def make_folder(path: str | os.PathLike) -> Path:

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from utils.errors import RunError
+
 TIMEOUT = timedelta(minutes=30)  # for the slowest rank: rank 0 writes checkpoints and pictures while others wait
 
 
@@ -22,7 +24,7 @@ def select_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
+    if name == "cuda" and os.environ.get("LOCAL_RANK"):
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
@@ -35,12 +37,26 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def launched_processes(variable: str = "WORLD_SIZE") -> int:
+    """Return how many processes torchrun started, by its environment variable; 1 if it is not set, empty or 0."""
+    value = os.environ.get(variable) or "1"
+    if not value.isdecimal():
+        raise RunError(f"the environment variable {variable} must be a number of processes; it is {value!r}")
+    return max(1, int(value))
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the process group if torchrun started several processes, and leave it when the context ends."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if launched_processes() == 1:
         yield
         return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise RunError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set: start the processes with "
+            "torchrun, or unset WORLD_SIZE"
+        )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
@@ -119,7 +135,7 @@ def barrier() -> None:
 def default_workers() -> int:
     """Return the default number of data workers: this process's part of the available cores, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 16))
+    return max(1, min(cores // launched_processes("LOCAL_WORLD_SIZE"), 16))
 
 
 class HostCopy:

@@ -4,7 +4,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -20,8 +20,15 @@ def environment() -> dict[str, str]:
         "machine": platform.platform(),
         "commit": commit(),
         "torch": torch.__version__,  # with its CUDA build
-        **{name: version(name) for name in PACKAGES},
+        **{name: _version(name) for name in PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # installed without metadata
+        return "unknown"
 
 
 def commit() -> str:

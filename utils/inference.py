@@ -17,15 +17,19 @@ from models.uiqa import QualityModel
 from utils.distributed import HostCopy, all_gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
 
+NOT_FINITE = "its score is not a finite number"
+
 
 class Photographs(Protocol):
     """What the scoring loop needs of a data set.
 
     Attributes:
+        paths: names of the photographs, for messages.
         draws: fragment draws of each photograph's distortion view.
         is_ragged: whether photographs differ in how many patches they have, so that they cannot be stacked.
     """
 
+    paths: Sequence
     draws: int
     is_ragged: bool
 
@@ -142,10 +146,10 @@ def score_batches(
                 outputs = {name: HostCopy(values) for name, values in network(**views).items()}
         # Reading outputs waits for them, so the previous batch is read only after the GPU has received this one.
         if previous is not None:
-            yield _read_batch(*previous)
+            yield _read_batch(*previous, photographs.paths)
         previous = batch, outputs, waited
     if previous is not None:
-        yield _read_batch(*previous)
+        yield _read_batch(*previous, photographs.paths)
 
 
 def collect_scores(
@@ -197,10 +201,21 @@ def _own_indices(photographs: Photographs, distributed: bool) -> range:
     return range(rank(), len(photographs), world_size()) if distributed else range(len(photographs))
 
 
-def _read_batch(batch: dict, outputs: dict[str, HostCopy], waited: float) -> ScoredBatch:
-    """Wait for the outputs of a collated batch."""
+def _read_batch(batch: dict, outputs: dict[str, HostCopy], waited: float, paths: Sequence) -> ScoredBatch:
+    """Wait for the outputs of a collated batch; a score that is not finite is a failure of its photograph."""
     arrays = {name: output.read().float().numpy() for name, output in outputs.items()}
-    return ScoredBatch(batch["index"], arrays, batch["errors"], batch["views"], batch.get("images", []), waited)
+    index, failures, views, images = batch["index"], list(batch["errors"]), batch["views"], batch.get("images", [])
+    finite = np.isfinite(arrays["score"]) if arrays else np.ones(0, bool)
+    if not finite.all():
+        failures += [
+            (int(position), f"{paths[position]}: {NOT_FINITE}, but {score}; are the weights sound?")
+            for position, score in zip(index[~finite], arrays["score"][~finite], strict=True)
+        ]
+        index = index[finite]
+        arrays = {name: rows[finite] for name, rows in arrays.items()}
+        views = {name: view[torch.from_numpy(finite)] for name, view in views.items()}
+        images = [image for image, is_finite in zip(images, finite, strict=False) if is_finite]
+    return ScoredBatch(index, arrays, failures, views, images, waited)
 
 
 class _Contributions(nn.Module):

@@ -16,10 +16,13 @@ import os
 import numpy as np
 import pandas as pd
 
+from data.csv_files import CsvError, read_csv_table, to_numbers
 from data.files import one_line
 from utils.calibration import Calibration
 from utils.errors import RunError
 from utils.inference import Scores
+
+NUMBERS = ("mos", "score", "quality", "draw_sd", "sampling_error")  # columns; also points_<view>
 
 
 def predictions_table(scores: Scores, calibration: Calibration | None) -> pd.DataFrame:
@@ -45,18 +48,21 @@ def read_predictions(path: str | os.PathLike) -> pd.DataFrame:
         RunError: the file cannot be read, a column is missing, or a line is unusable; the message names the line.
     """
     try:
-        table = pd.read_csv(path, dtype={"image": str})
-    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        table = read_csv_table(path)
+    except (OSError, CsvError) as error:
         raise RunError(f"{path}: cannot be read as a CSV file of predictions: {one_line(error)}") from error
     missing = [name for name in ("image", "mos", "score") if name not in table]
     if missing:
         raise RunError(f"{path}: has no column {', '.join(missing)}; give a predictions_<split>.csv written by test.py")
     if table.empty:
         raise RunError(f"{path}: contains no predictions")
-    table["quality"] = table.get("quality", np.nan)
-    for name in ("mos", "score", "quality"):
-        table[name] = pd.to_numeric(table[name], errors="coerce")
-    unusable = table["image"].isna() | ~np.isfinite(table["mos"]) | ~np.isfinite(table["score"])
+    table["quality"] = table.get("quality", "")
+    for name in table:
+        if name in NUMBERS or name.startswith("points_"):
+            table[name] = to_numbers(table[name])
+        elif name != "image":
+            table[name] = table[name].replace("", None)
+    unusable = (table["image"] == "") | ~np.isfinite(table["mos"]) | ~np.isfinite(table["score"])
     if unusable.any():
         line = int(np.flatnonzero(unusable)[0]) + 2
         raise RunError(f"{path}: line {line}: an image needs a name and finite numbers as mos and score")

@@ -83,6 +83,7 @@ def read_weights_file(path: str | os.PathLike) -> dict:
         raise CheckpointError(f"{path}: is a folder; give the file, for example {path / 'best.pth'}")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint. {WHERE_TO_GET_WEIGHTS}")
+    check_download(path)
     try:
         if path.suffix == ".safetensors":
             content = _read_safetensors(path)
@@ -100,6 +101,31 @@ def read_weights_file(path: str | os.PathLike) -> dict:
     if not isinstance(content, dict) or not content or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path}: does not contain a state dict (weights by name)")
     return dict(dict.items(content))  # plain: a pickled OrderedDict may hide its own methods behind attributes
+
+
+def check_download(path: Path) -> None:
+    """Refuse what is often saved in place of a file of weights.
+
+    Raises:
+        CheckpointError: it is empty, a web page, a JSON message or a Git LFS pointer; the message says how to download.
+    """
+    with path.open("rb") as file:
+        start = file.read(200).lstrip().lower()
+    is_text = b"\0" not in start
+    if not start:
+        kind = "is empty"
+    elif is_text and start.startswith(b"<"):
+        kind = "is a web page"
+    elif is_text and start.startswith(b"{"):
+        kind = "is a message in JSON"
+    elif start.startswith(b"version https://git-lfs"):
+        kind = "is a Git LFS pointer"
+    else:
+        return
+    raise CheckpointError(
+        f"{path}: {kind}, not the weights themselves. Download it again: Dropbox links must end in dl=1, and files of "
+        "Git LFS come with `git lfs pull`"
+    )
 
 
 def _read_safetensors(path: Path) -> dict:
@@ -152,6 +178,18 @@ def is_ours(content: dict, path: str | os.PathLike) -> bool:
     if content["version"] > VERSION:
         raise CheckpointError(f"{path}: written by a newer version of this project ({content['version']}); update it")
     return True
+
+
+def unwrap_state_dict(content: dict) -> dict:
+    """Return the state dict of a file, also if it is the only dict of tensors under one of the usual names.
+
+    Key prefixes of DataParallel and torch.compile are removed, in any order.
+    """
+    for name in ("state_dict", "model", "model_state_dict", "params"):
+        inner = content.get(name)
+        if isinstance(inner, dict) and any(isinstance(value, torch.Tensor) for value in dict.values(inner)):
+            return without_prefix(inner)
+    return without_prefix(content)
 
 
 def without_prefix(state_dict: dict) -> dict:

@@ -1,5 +1,6 @@
 """Splits, image paths, and images without opinions."""
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -246,3 +247,50 @@ class TestRealLabelFiles:
         assert val
         assert not train & val
         assert len(table.split("test")) == 900
+
+
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder with three images, whose names are Unicode in decomposed form, in a subfolder, and plain."""
+    (tmp_path / "images").mkdir()
+    for name in (unicodedata.normalize("NFD", "café.jpg"), "images/b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(b"picture")
+    return tmp_path
+
+
+def load_names(folder: Path, header: str, *names: str) -> list[str]:
+    rows = [header, *(f"{name},{number},test" for number, name in enumerate(names))]
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    table = load_table("csv", folder, splits=("test",), metadata=folder / "labels.csv")
+    return [Path(path).name for path in table.split("test")["path"]]
+
+
+def test_names_that_differ_in_slashes_case_or_unicode_form_are_found(pictures):
+    found = load_names(pictures, "image,mos,split", unicodedata.normalize("NFC", "café.jpg"), "images\\b.jpg", "C.JPG")
+    assert [unicodedata.normalize("NFC", name) for name in found] == ["café.jpg", "b.jpg", "c.jpg"]
+
+
+def test_a_name_that_two_files_resemble_is_missing(pictures):
+    (pictures / "C.jpg").write_bytes(b"picture")
+    with pytest.raises(TableError, match=r"1 of the 1 images.*c\.JPG"):
+        load_names(pictures, "image,mos,split", "c.JPG")
+
+
+def test_one_file_under_two_names_is_an_error(pictures):
+    with pytest.raises(TableError, match="more than once"):
+        load_names(pictures, "image,mos,split", "c.jpg", "C.JPG")
+
+
+@pytest.mark.parametrize("header", ["image,mos, split", "Image,MOS,Split"])
+def test_a_header_in_other_case_or_with_spaces_is_not_passed_over(pictures, header):
+    assert load_names(pictures, header, "c.jpg") == ["c.jpg"]
+
+
+def test_splits_under_another_name_are_not_trained_on_in_silence(pictures):
+    with pytest.raises(TableError, match="--split_column set"):
+        load_names(pictures, "image,mos,set", "c.jpg")
+
+
+def test_a_missing_header_is_named(pictures):
+    with pytest.raises(TableError, match="first line must be a header"):
+        load_names(pictures, "c.jpg,1,test", "images/b.jpg")

@@ -1,12 +1,23 @@
 """Reading command lines: configs that only override, and errors that name what is wrong."""
 
+import os
+
 import pytest
 import torch
 
 import flops
 from data.tables import TableError
-from utils.command_line import entry_point, file_name, make_folder, make_parser, output_file, parse_options
-from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT, RunError
+from utils.command_line import (
+    add_flag,
+    entry_point,
+    file_name,
+    make_folder,
+    make_parser,
+    output_file,
+    parse_options,
+    table_file,
+)
+from utils.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_UNUSABLE_INPUT, RunError
 from utils.training.options import train_parser
 
 
@@ -167,3 +178,52 @@ def test_a_fault_of_ours_is_not_hidden():
 
     with pytest.raises(RuntimeError, match="a fault"):
         main([])
+
+
+def test_an_unexpected_error_prints_its_traceback_once_and_has_its_own_exit_code(capsys):
+    @entry_point
+    def main(args):
+        raise RuntimeError("a fault")
+
+    assert main() == EXIT_UNEXPECTED
+    assert capsys.readouterr().err.count("RuntimeError: a fault") == 1
+
+
+@pytest.fixture
+def photographs_parser():
+    parser = make_parser("")
+    parser.add_argument("images", nargs="+")
+    parser.add_argument("--csv", type=table_file)
+    add_flag(parser, "--compile", "a flag")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "compile_"),
+    [
+        ("a.jpg b.jpg", False),
+        ("--compile a.jpg b.jpg", True),
+        ("a.jpg --compile b.jpg", True),
+        ("a.jpg b.jpg --compile", True),
+        ("--compile False a.jpg b.jpg", False),
+        ("a.jpg --compile=yes b.jpg", True),
+    ],
+)
+def test_a_flag_takes_no_photograph_and_the_order_does_not_matter(photographs_parser, arguments, compile_):
+    options = parse_options(photographs_parser, arguments.split())
+    assert (options.images, options.compile) == (["a.jpg", "b.jpg"], compile_)
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "PHOTO.TIFF", "best.pth", "w.safetensors", "m.onnx", "UIQA.npy"])
+def test_results_do_not_replace_photographs_or_weights(photographs_parser, name, tmp_path, capsys):
+    message = refused(capsys, photographs_parser, ["a.jpg", f"--csv={tmp_path / name}"])
+    assert "photograph or of weights" in message
+
+
+def test_results_do_not_replace_links_pipes_or_devices(photographs_parser, tmp_path, capsys):
+    (tmp_path / "kept.csv").write_text("kept")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "kept.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for path in (tmp_path / "link.csv", tmp_path / "pipe.csv", "/dev/null"):
+        assert "link, a pipe or a device" in refused(capsys, photographs_parser, ["a.jpg", f"--csv={path}"])
+    assert parse_options(photographs_parser, ["a.jpg", f"--csv={tmp_path}/kept.csv"]).csv.endswith("kept.csv")

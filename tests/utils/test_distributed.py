@@ -5,7 +5,17 @@ import os
 import pytest
 import torch
 
-from utils.distributed import HostCopy, default_workers, select_device, unwrap
+from utils.distributed import (
+    HostCopy,
+    default_workers,
+    launched_processes,
+    process_group,
+    rank,
+    select_device,
+    unwrap,
+    world_size,
+)
+from utils.errors import RunError
 
 
 def test_auto_takes_what_is_there():
@@ -63,3 +73,23 @@ def test_reading_a_copy_waits_for_no_work_that_was_given_later():
     later.record()
     assert copy.read().tolist() == [7.0] * 4
     assert not later.query()
+
+
+@pytest.mark.parametrize("value", ["", "0", "1"])
+def test_an_empty_world_size_is_one_process(value, monkeypatch):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, value)
+    assert default_workers() >= 1
+    with process_group(torch.device("cpu")):
+        assert (world_size(), rank()) == (1, 0)
+
+
+def test_a_world_size_that_a_cluster_left_set_is_named_with_a_remedy(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RunError, match=r"WORLD_SIZE is 4.*torchrun"), process_group(torch.device("cpu")):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(RunError, match="WORLD_SIZE"):
+        launched_processes()

@@ -18,3 +18,8 @@ def test_the_environment_names_command_commit_and_versions(monkeypatch):
 def test_the_commit_is_unknown_without_git(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert commit() == "unknown"
+
+
+def test_a_package_without_metadata_has_an_unknown_version(monkeypatch):
+    monkeypatch.setattr("utils.environment.PACKAGES", ("a package that is not installed",))
+    assert environment()["a package that is not installed"] == "unknown"

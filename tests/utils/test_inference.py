@@ -197,3 +197,14 @@ def test_a_batch_is_read_only_after_the_next_one_was_launched(model, paths, monk
 def test_the_consumer_of_batches_may_train_meanwhile(model, paths):
     for _ in score_batches(model, PhotographDataset(paths[:2], SPEC), CPU, batch_size=1):
         assert not torch.is_inference_mode_enabled()
+
+
+def test_a_score_that_is_not_finite_is_a_failure_of_its_photograph(model, paths):
+    with torch.no_grad():
+        model.quality[1].bias.fill_(torch.nan)
+    result = score_photographs(model, PhotographDataset(paths, SPEC), torch.device("cpu"), batch_size=2)
+    assert np.isnan(result.scores).all()
+    assert [index for index, _ in result.failures] == list(range(len(paths)))
+    for path, (_, message) in zip(paths, result.failures, strict=True):
+        assert message.startswith(str(path))
+        assert "not a finite number" in message

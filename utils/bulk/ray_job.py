@@ -19,6 +19,7 @@ from utils.bulk.ray_workers import Scorer, cut_photographs
 from utils.bulk.score_folder import ScoreFolder, file_sha256
 from utils.checkpoint import load_model
 from utils.command_line import integer, usage_errors
+from utils.distributed import launched_processes
 from utils.environment import environment
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.loaded_model import LoadedModel
@@ -66,7 +67,7 @@ def check_ray_options(parser: argparse.ArgumentParser, options: argparse.Namespa
         parser.error("--ray needs a folder for its results: give --out DIR")
     if options.device not in ("auto", "cpu", "cuda"):
         parser.error(f"--device {options.device}: Ray assigns the GPUs; with --ray give auto, cpu or cuda")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes() > 1:
         parser.error("--ray starts its own processes; run it with python, not torchrun")
 
 

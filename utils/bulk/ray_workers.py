@@ -22,8 +22,8 @@ def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) ->
         spec, draws: as for `data.datasets.PhotographDataset`.
 
     Returns:
-        `index`; `error`, "" if there is none; and each view as uint8 (n, S, S, 3), or (n, draws, S, S, 3) for the
-        distortion view of several draws; zeros where there is an error.
+        `index` and `image`; `error`, "" if there is none; and each view as uint8 (n, S, S, 3), or (n, draws, S, S, 3)
+        for the distortion view of several draws; zeros where there is an error.
     """
     photographs = PhotographDataset(batch["image"].tolist(), spec, draws=draws)
     samples = [photographs[row] for row in range(len(photographs))]
@@ -32,7 +32,7 @@ def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) ->
         empty = np.zeros((draws, size, size, 3) if name == "distortion" and draws > 1 else (size, size, 3), np.uint8)
         views[name] = np.stack([to_image(sample[name]) if name in sample else empty for sample in samples])
     errors = [sample.get("error", "") for sample in samples]
-    return {"index": batch["index"], "error": np.array(errors, object), **views}
+    return {"index": batch["index"], "image": batch["image"], "error": np.array(errors, object), **views}
 
 
 @dataclass
@@ -43,6 +43,11 @@ class CutPhotographs:
     views: Sequence[str]
     draws: int
     is_ragged: bool = False
+
+    @property
+    def paths(self) -> np.ndarray:
+        """Names of the photographs."""
+        return self.batch["image"]
 
     def __len__(self) -> int:
         return len(self.batch["index"])
@@ -79,4 +84,7 @@ class Scorer:
         photographs = CutPhotographs(batch, self.model.view_names, self.draws)
         scores = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
         rows = predictions_table(scores, self.loaded.calibration)
-        return {"index": batch["index"], "error": batch["error"]} | {name: rows[name].to_numpy() for name in rows}
+        errors = np.full(len(photographs), "", object)
+        for row, message in scores.failures:
+            errors[row] = message
+        return {"index": batch["index"], "error": errors} | {name: rows[name].to_numpy() for name in rows}

@@ -1,12 +1,13 @@
 """Scores on disk for large jobs: Parquet parts, and the manifest by which an interrupted job resumes."""
 
-import fcntl
 import hashlib
 import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -43,7 +44,7 @@ class ScoreFolder:
             make_folder(self.path / kind)
         self._lock = (self.path / ".lock").open("w")  # the system releases it, however this process ends
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock)
         except BlockingIOError:
             self._lock.close()
             raise RunError(f"{path}: another job is writing into this folder; wait, or give another folder") from None
@@ -125,6 +126,18 @@ class ScoreFolder:
                     f"{self.path}: its scores were made with {name} {recorded.get(name)}, now it is "
                     f"{current.get(name)}; use the former, or give another folder"
                 )
+
+
+def _lock(file: IO) -> None:
+    """Lock a file for this process, on systems that can.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+    """
+    with suppress(ModuleNotFoundError):  # Windows
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from models.backbones import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.checkpoint import Checkpoint
-from utils.weights_file import is_ours, load_strictly, read_weights_file, without_prefix
+from utils.weights_file import is_ours, load_strictly, read_weights_file, unwrap_state_dict
 
 TRUNK_PREFIX = "feature_extraction."
 
@@ -65,7 +65,7 @@ def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0
     """
     content = read_weights_file(path)
     checkpoint = Checkpoint.from_dict(content, path) if is_ours(content, path) else None
-    state_dict = without_prefix(checkpoint.state_dict if checkpoint else content)
+    state_dict = unwrap_state_dict(vars(checkpoint) if checkpoint else content)
     # A single trunk's checkpoint has the same keys as a model whose branches share a trunk, but a narrower head.
     same_head = getattr(state_dict.get("quality.0.weight"), "shape", None) == model.quality[0].weight.shape
     if model.state_dict().keys() <= state_dict.keys() and same_head:

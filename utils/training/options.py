@@ -1,13 +1,13 @@
 """The options of train.py, which are also the keys of every config under configs/."""
 
 import argparse
-import os
 from pathlib import Path
 
 import torch
 
 from data.datasets import PAIRINGS
 from utils.command_line import add_flag, file_name, integer, list_first, make_parser, number
+from utils.distributed import launched_processes
 from utils.options import (
     add_compile,
     add_compute_options,
@@ -195,7 +195,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             f"--device {options.device} is one GPU, --multi_gpu uses all that are visible: choose them with "
             "CUDA_VISIBLE_DEVICES, or add --multi_gpu False"
         )
-    data_parallel = options.multi_gpu and int(os.environ.get("WORLD_SIZE", "1")) == 1  # torchrun replaces it
+    data_parallel = options.multi_gpu and launched_processes() == 1  # torchrun replaces it
     if options.compile and data_parallel:
         parser.error(
             "--compile does not work with --multi_gpu: DataParallel's replicas cannot be compiled; add --multi_gpu "

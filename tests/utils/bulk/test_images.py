@@ -49,7 +49,8 @@ def test_lists_have_images_in_a_column(tmp_path):
         ("list.csv", b"image,mos\na.jpg,1\n,2\n", "row 2"),
         ("list.csv", b"image,mos\n", "empty"),
         ("list.csv", b"", "cannot be read"),
-        ("list.csv", b"\xff\xfe\x00image", "cannot be read"),
+        ("list.csv", b"\xff\xfeimage", "cannot be read|needs a column"),
+        ("list.csv", b"image,mos\na.jpg,1,\n", "line 2: 3 fields"),
         ("list.parquet", b"no Parquet", "cannot be read"),
         ("list.parquet", None, "no such list"),
     ],
@@ -60,3 +61,30 @@ def test_a_list_that_cannot_be_used_is_named_in_the_error(tmp_path, name, conten
     with pytest.raises(RunError, match=words) as raised:
         list(read_list(tmp_path / name))
     assert str(tmp_path / name) in str(raised.value)
+
+
+def test_what_systems_and_programs_leave_behind_is_not_a_photograph(tmp_path):
+    hidden = ["._a.jpg", ".ipynb_checkpoints/a.jpg", "@eaDir/a.jpg/thumb.jpg", "$RECYCLE.BIN/b.jpg", "__MACOSX/c.jpg"]
+    for name in ("a.jpg", *hidden):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(find_images([str(tmp_path)])) == [str(tmp_path / "a.jpg")]
+    assert list(find_images([str(tmp_path / "._a.jpg")])) == [str(tmp_path / "._a.jpg")], "named, it is meant"
+
+
+def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for directory in (folder, elsewhere):
+        directory.mkdir()
+        (directory / f"{directory.name}.jpg").touch()
+    (folder / "trip").symlink_to(elsewhere)
+    (folder / "loop").symlink_to(folder)
+    (folder / "dangling.jpg").symlink_to("/nowhere.jpg")
+    (folder / "itself.jpg").symlink_to("itself.jpg")
+    assert list(find_images([str(folder)])) == [f"{folder}/folder.jpg", f"{folder}/trip/elsewhere.jpg"]
+
+
+def test_a_pattern_below_a_folder_with_brackets_matches(tmp_path):
+    (tmp_path / "trip [2024]").mkdir()
+    (tmp_path / "trip [2024]" / "a.jpg").touch()
+    assert list(find_images([f"{tmp_path}/trip [2024]/*.jpg"])) == [f"{tmp_path}/trip [2024]/a.jpg"]
