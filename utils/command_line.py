@@ -131,7 +131,7 @@ def parse_options(
 
 def _with_explicit_flags(parser: argparse.ArgumentParser, args: list[str]) -> list[str]:
     """Write `--flag` as `--flag=True` unless a boolean follows, so that a flag takes no photograph for its value."""
-    flags = {option for action in parser._actions if action.const is True for option in action.option_strings}
+    flags = {option for action in parser._actions if action.nargs == "?" for option in action.option_strings}
     following = [*args[1:], ""]
     return [
         f"{token}=True" if token in flags and next_token.lower() not in BOOLEANS else token
