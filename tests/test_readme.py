@@ -71,7 +71,7 @@ def headings(path: Path) -> set[str]:
 def test_every_command_parses(command):
     name, *arguments = shlex.split(command.split(">>")[0])
     if "--help" not in arguments:
-        PARSERS[name]().parse_args(arguments)
+        assert vars(PARSERS[name]().parse_args(arguments))
 
 
 def test_commands_of_every_entry_point_are_checked():

@@ -87,4 +87,4 @@ def test_a_trunk_without_imagenet_weights_is_refused():
 def test_downloaded_weights_fit_the_trunk(monkeypatch):
     """torchvision's file also holds the classifier, which is left out."""
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: swin_t().state_dict())
-    build_trunk("swin_t", 480).load_state_dict(imagenet_state_dict("swin_t", 480), strict=True)
+    assert imagenet_state_dict("swin_t", 480).keys() == build_trunk("swin_t", 480).state_dict().keys()
