@@ -89,7 +89,8 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
         type=integer(1),
         default=4,
         metavar="K",
-        help="draws of the fragments of each training image; epoch e uses draw e modulo K",
+        help="draws of the fragments of each training image; in epoch e a pair uses draws 2e and 2e + 1 modulo K, "
+        "and with --pairing batch an image uses draw e modulo K",
     )
     parser.add_argument(
         "--num_workers",

@@ -65,8 +65,8 @@ class PairDataset(Dataset):
     """Photographs for training: each paired with one of a different opinion, redrawn every epoch; or each alone.
 
     An item is a list of two samples (or one) as in PhotographDataset, whose `mos` (and `teacher`) are on the scale of
-    the loss. All draws come from (seed, sample, epoch, purpose), so an item does not depend on what was read before it
-    or by which process.
+    the loss. All draws come from (seed, sample, epoch, role, purpose), so an item does not depend on what was read
+    before it or by which process, and a photograph that appears in an epoch as first and as partner is cut twice.
 
     Args:
         table: rows with `path`, `mos` and, for distillation, another model's score as `teacher`; the index identifies
@@ -124,10 +124,8 @@ class PairDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> list[dict]:
         """Return the samples of a key (epoch, index), as EpochBatches makes them."""
         epoch, index = key
-        samples = [self._sample(index, epoch)]
-        if self.pairing == "partner":
-            samples.append(self._sample(self.partner(index, epoch), epoch))
-        return samples
+        indices = [index, self.partner(index, epoch)] if self.pairing == "partner" else [index]
+        return [self._sample(index, len(indices) * epoch + role) for role, index in enumerate(indices)]
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -139,19 +137,20 @@ class PairDataset(Dataset):
         generator = derive_generator(Purpose.PARTNER, self.seed, int(self.samples[index]), epoch)
         return int(generator.choice(np.flatnonzero(self.mos != self.mos[index])))
 
-    def _sample(self, index: int, epoch: int) -> dict:
+    def _sample(self, index: int, draw: int) -> dict:
+        """Return one sample; `draw` numbers its appearances over the epochs: 2 * epoch + role in a pair, else epoch."""
         sample = int(self.samples[index])
-        crop_generator = derive_generator(Purpose.CROP, self.seed, sample, epoch)
+        crop_generator = derive_generator(Purpose.CROP, self.seed, sample, draw)
         try:
             if self.packed is not None:
-                views = self.packed.views(sample, epoch, crop_generator)
+                views = self.packed.views(sample, draw, crop_generator)
             else:
                 image = decode_rgb(self.paths[index], self.spec.max_pixels)
-                generator = derive_generator(Purpose.FRAGMENTS, self.seed, sample, epoch)
+                generator = derive_generator(Purpose.FRAGMENTS, self.seed, sample, draw)
                 views = make_views(image, self.spec, generator, crop_generator)
         except ImageError as error:
             return {"index": index, "error": name_error(error, self.paths[index])}
-        if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, epoch).random() < 0.5:
+        if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, draw).random() < 0.5:
             views = {name: view.flip(-1) for name, view in views.items()}
         return views | {"index": index} | {name: target[index].item() for name, target in self._targets.items()}
 

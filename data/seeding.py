@@ -28,12 +28,23 @@ def derive_generator(purpose: Purpose, seed: int, *keys: int) -> np.random.Gener
     Args:
         purpose: what is drawn.
         seed: seed of the run or of the ViewSpec, 0 <= seed < 2**32.
-        keys: non-negative integers, for example (sample, epoch); each purpose uses a fixed number of them.
+        keys: non-negative integers, for example (sample, draw); each purpose uses a fixed number of them.
     """
     # Include the number of keys, because numpy's SeedSequence treats [1] and [1, 0] as the same entropy.
     return np.random.default_rng([int(purpose), len(keys), seed, *keys])
 
 
 def seed_torch(seed: int, step: int, rank: int = 0) -> None:
-    """Seed torch's global generators for one training step; stochastic depth and dropout in the trunks use them."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, step, rank, 1]).generate_state(1, np.uint64)[0] >> 1))
+    """Seed torch's global generators for one training step; stochastic depth and dropout in the trunks use them.
+
+    Every GPU of this process gets a seed of its own: with DataParallel one GPU may have the first images of the pairs
+    and another their partners, which must not share a mask.
+    """
+    torch.manual_seed(_torch_seed(seed, step, rank))
+    if torch.cuda.is_initialized():
+        for device, generator in enumerate(torch.cuda.default_generators):
+            generator.manual_seed(_torch_seed(seed, step, rank, device))
+
+
+def _torch_seed(*keys: int) -> int:
+    return int(np.random.SeedSequence([*keys, len(keys)]).generate_state(1, np.uint64)[0] >> 1)

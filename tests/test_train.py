@@ -280,11 +280,11 @@ def test_compile_is_refused_with_dataparallel_before_the_work(command, capsys):
 
 
 def test_training_from_a_pack_is_training_from_the_images(command, tiny_model_options, tiny_dataset, tmp_path):
-    """With as many draws as epochs, to the last digit of history and weights."""
+    """With two draws for each epoch, to the last digit of history and weights."""
     views = [
         word for word in tiny_model_options if not word.startswith(("--backbone", "--init", "--mos", "--b", "--lr"))
     ]
-    words = ["pack", f"--database_dir={tiny_dataset}", f"--out={tmp_path}/pack", "--draws=2", "--num_workers=0", *views]
+    words = ["pack", f"--database_dir={tiny_dataset}", f"--out={tmp_path}/pack", "--draws=4", "--num_workers=0", *views]
     assert prepare.main(words) == 0
     assert train.main(command("direct", "--num_epochs=2")) == 0
     assert train.main(command("packed", "--num_epochs=2", f"--packed={tmp_path}/pack", "--num_workers=2")) == 0

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from data.datasets import EpochBatches, PairDataset, PhotographDataset, collate_pairs, collate_photographs
 from data.decode import decode_rgb
+from data.fragments import sample_fragments
+from data.seeding import Purpose, derive_generator
 from data.tables import TableError, load_table
 from data.views import VIEW_NAMES, ViewSpec, make_views
 
@@ -180,9 +182,35 @@ class TestPairs:
             fresh[key]
         assert same_pair(fresh[3, 7], expected)
 
-    def test_a_photograph_has_the_same_views_as_first_and_as_partner(self, pairs):
-        second = pairs[1, 0][1]
-        assert same(pairs[1, second["index"]][0], second)
+    def test_a_photograph_that_appears_twice_in_an_epoch_is_cut_twice(self, pairs):
+        partner = pairs[1, 0][1]
+        first = pairs[1, partner["index"]][0]
+        assert torch.equal(first["salient"], partner["salient"])
+        for name in ("aesthetic", "distortion"):
+            assert not torch.equal(first[name], partner[name])
+
+    def test_the_flip_of_a_photograph_is_drawn_for_each_role(self, table):
+        straight, flipping = (PairDataset(table, SPEC, seed=1000, flip=flip) for flip in (False, True))
+        flips = set()
+        for index in range(len(table)):
+            partner = flipping[0, index][1]
+            views = straight[0, index][1], partner, straight[0, partner["index"]][0], flipping[0, partner["index"]][0]
+            second, flipped_second, first, flipped_first = (view["salient"] for view in views)
+            flips.add((torch.equal(second, flipped_second), torch.equal(first, flipped_first)))
+        assert len({as_second == as_first for as_second, as_first in flips}) == 2
+
+    def test_the_draws_of_pairs_alternate_between_roles_and_those_of_single_photographs_count_epochs(self, table):
+        def generator(draw: int) -> np.random.Generator:
+            return derive_generator(Purpose.FRAGMENTS, 1000, sample, draw)
+
+        for pairing, draws in (("partner", [(6, 0), (7, 1)]), ("batch", [(3, 0)])):
+            item = PairDataset(table, SPEC, seed=1000, pairing=pairing)[3, 5]
+            for draw, role in draws:
+                index = item[role]["index"]
+                sample = int(table.index[index])
+                image = decode_rgb(table["path"].iloc[index])
+                mosaic = sample_fragments(image, SPEC.n_fragment, SPEC.patch_size, generator(draw))
+                assert torch.equal(item[role]["distortion"], mosaic)
 
     def test_leaving_rows_out_does_not_change_the_views_of_the_others(self, pairs, table):
         fewer = PairDataset(table.drop(table.index[[0, 4, 5]]), SPEC, seed=1000)

@@ -23,7 +23,7 @@ SEED = 1000
 SHAPES = [(120, 200), (200, 120), (60, 300), (20, 20), (64, 64), (97, 131), (400, 72)]
 
 
-def pack(folder, rows: pd.DataFrame, spec: ViewSpec = SPEC, draws: int = 3) -> None:
+def pack(folder, rows: pd.DataFrame, spec: ViewSpec = SPEC, draws: int = 4) -> None:
     """Make a complete pack."""
     unfinished = UnfinishedPack(folder, plan_pack(rows, spec, SEED, draws))
     writer = unfinished.begin(rows["path"])
@@ -84,7 +84,7 @@ def assert_same_samples(first: dict, second: dict) -> None:
             np.testing.assert_equal(value, second[name])
 
 
-@pytest.mark.parametrize("epoch", [0, 2])
+@pytest.mark.parametrize("epoch", [0, 1])
 def test_training_views_equal_those_cut_for_the_same_draw_bit_for_bit(packed, rows, epoch):
     direct = PairDataset(split(rows, "train"), SPEC, SEED)
     from_pack = PairDataset(split(rows, "train"), SPEC, SEED, packed)
@@ -95,7 +95,7 @@ def test_training_views_equal_those_cut_for_the_same_draw_bit_for_bit(packed, ro
 
 def test_after_the_last_draw_the_fragments_repeat_and_the_crops_do_not(packed, rows):
     pairs = PairDataset(split(rows, "train"), SPEC, SEED, packed)
-    first, later = pairs[1, 1][0], pairs[4, 1][0]
+    first, later = pairs[1, 1][0], pairs[3, 1][0]
     assert torch.equal(first["distortion"], later["distortion"])
     assert not torch.equal(first["aesthetic"], later["aesthetic"])
 
@@ -239,7 +239,7 @@ def test_a_file_of_another_length_is_refused(rows, tmp_path):
 @pytest.mark.parametrize(("policy", "validated"), [("all", 5), ("all", 0), ("texture", 0)])
 def test_packed_patches_equal_those_cut_from_the_photograph(policy, validated, rows, tmp_path):
     spec = ViewSpec(views=("patches",), patch_dimension=32, patch_policy=policy, patches=validated)
-    pack(tmp_path / "pack", rows, spec, draws=2)
+    pack(tmp_path / "pack", rows, spec, draws=4)
     packed = PackedViews(tmp_path / "pack", rows, spec, SEED)
     datasets = [PairDataset(split(rows, "train"), spec, SEED, source) for source in (packed, None)]
     for key in ((0, 0), (1, 3)):

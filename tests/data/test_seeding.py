@@ -78,3 +78,15 @@ def test_a_training_step_has_the_same_torch_stream_whenever_it_runs():
 def test_seeds_steps_and_ranks_have_torch_streams_of_their_own():
     steps = [(seed, step, rank) for seed in (0, 1, 2**32 - 1) for step in (0, 1, 2) for rank in (0, 1, 2)]
     assert len({tuple(torch_draws(*arguments)) for arguments in steps}) == len(steps)
+
+
+def test_every_gpu_of_a_process_has_a_torch_stream_of_its_own(monkeypatch):
+    gpus = torch.Generator(), torch.Generator()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", gpus)
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(1000, 17, 0)
+        streams = [torch.rand(4, generator=generator).tolist() for generator in gpus] + [torch.rand(4).tolist()]
+        assert streams[0] != streams[1] != streams[2] != streams[0]
+        seed_torch(1000, 17, 0)
+        assert [torch.rand(4, generator=generator).tolist() for generator in gpus] == streams[:2]
