@@ -7,15 +7,17 @@ python prepare.py pack --config configs/demo.yaml --out packs/demo
 import argparse
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import DataLoader
 
 from data.files import one_line
-from data.packing import SPLITS, UnfinishedPack, partial_folder, plan_pack, remove_pack
+from data.pack_format import partial_folder
+from data.packing import SPLITS, plan_pack
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
+from data.unfinished_pack import UnfinishedPack, pack_lock, remove_pack
 from utils.command_line import (
     add_flag,
     entry_point,
@@ -38,6 +40,7 @@ from utils.options import (
 )
 from utils.progress import progress_bar
 from utils.training.options import train_parser
+from utils.workers import worker_failures
 
 BYTES_PER_SCENE = 20e6  # of six versions at 3840 x 2160; the demo set's scenes take 15 MB on average
 
@@ -149,20 +152,29 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     for note in table.notes:
         print(f"Note: {note}")
     folder = Path(options.out)
+    if folder.is_symlink():  # a pack on another disk stays there
+        folder = folder.resolve()
     make_folder(folder.parent)
-    plan = plan_pack(rows, spec, options.random_seed, options.draws)
-    if options.overwrite:
-        remove_pack(folder)
-        remove_pack(partial_folder(folder))
-    pack = UnfinishedPack(folder, plan)
+    with pack_lock(folder), worker_failures():
+        plan = plan_pack(rows, spec, options.random_seed, options.draws)
+        if options.overwrite:
+            remove_pack(folder)
+            remove_pack(partial_folder(folder))
+        return fill_pack(UnfinishedPack(folder, plan), options.num_workers)
+
+
+def fill_pack(pack: UnfinishedPack, workers: int) -> int:
+    """Pack what is missing from a pack; return the exit code."""
+    folder, count = pack.folder, len(pack.plan.records)
     if pack.is_whole:
-        print(f"{folder} is complete: {len(rows)} photographs, every checksum matches")
+        pack.settle()
+        print(f"{folder} is complete: {count} photographs, every checksum matches")
         return 0
 
     todo, needed = len(pack.todo), pack.free_bytes_needed()
-    print(f"{folder}: {len(rows)} photographs, {plan.size / 1e9:.2f} GB; {todo} to do, {needed / 1e9:.2f} GB more")
+    print(f"{folder}: {count} photographs, {pack.plan.size / 1e9:.2f} GB; {todo} to do, {needed / 1e9:.2f} GB more")
     require_space(folder.parent, needed)
-    failures = write_records(pack, rows["path"], options.num_workers)
+    failures = write_records(pack, workers)
     if failures:
         lines = [f"failed: {message}" for message in failures]
         lines.append(
@@ -176,7 +188,7 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     return 0
 
 
-def write_records(pack: UnfinishedPack, paths: Sequence[str], workers: int) -> list[str]:
+def write_records(pack: UnfinishedPack, workers: int) -> list[str]:
     """Decode and pack the images that are still missing.
 
     Returns:
@@ -186,17 +198,17 @@ def write_records(pack: UnfinishedPack, paths: Sequence[str], workers: int) -> l
         RunError: the pack cannot be written.
     """
     failures = []
-    writer = pack.begin(paths)
+    writer = pack.begin()
     loader = DataLoader(writer, batch_size=None, num_workers=min(workers, len(writer)))
     with progress_bar(len(writer), "packing") as bar:
-        for index, checksum, error in loader:
+        for index, entry, error in loader:
             if isinstance(error, OSError):
                 raise RunError(
                     f"{pack.folder} cannot be written: {one_line(error)}. Run the same command again once it "
                     "can be; what is packed is kept"
                 )
             if error is None:
-                pack.record(index, checksum)
+                pack.record(index, entry)
             else:
                 failures.append(error)
             bar.update()

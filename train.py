@@ -10,12 +10,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from data.datasets import EpochBatches, collate_pairs
-from data.decode import ImageError
 from data.seeding import seed_torch
 from data.views import ViewSpec
 from models import build_model
@@ -36,14 +38,23 @@ from utils.inference import NOT_FINITE, score_photographs
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import model_options, view_spec
 from utils.progress import progress_bar, say
-from utils.training.data import load_training_data
+from utils.training.data import TrainingData, handle_bad_images, load_training_data, unusable_images
 from utils.training.initialise import initial_weights
 from utils.training.logs import EpochLog, format_validation, log_result, log_setup, start_logs, write_logs
 from utils.training.options import check_options, run_name, train_parser
-from utils.training.run import Run, check_same_training, delete_earlier_run, find_checkpoint, keep_best, run_folders
+from utils.training.run import (
+    Run,
+    check_same_training,
+    delete_earlier_run,
+    find_checkpoint,
+    keep_best,
+    run_folders,
+    run_lock,
+)
 from utils.training.signals import Interruption, interruptions, leave_signals_to_the_parent
 from utils.training.state import TrainingState, begin
 from utils.training.step import AMP_DTYPES, LOSSES, Objective, split_batch
+from utils.workers import collate_in_shared_memory, worker_failures
 
 LOGGED_IMAGES = 8  # photographs of the first batch that TensorBoard shows
 
@@ -63,7 +74,12 @@ def main(args: list[str] | None = None) -> int:
         spec = view_spec(options)
         torch.manual_seed(options.random_seed)  # initial weights of the head and, from scratch, of the trunks
         model = build_model(**model_options(vars(options)), view_sizes=spec.view_sizes)
-    with process_group(device), interruptions() as interruption:
+    with (
+        process_group(device),
+        run_lock(Path(options.snapshot) / options.run),
+        worker_failures(),
+        interruptions() as interruption,
+    ):
         return train(model, spec, device, options, interruption)
 
 
@@ -73,20 +89,8 @@ def train(
     """Train a model from its first weights, or from where a checkpoint left it; return the exit code."""
     snapshots, logs = run_folders(options.snapshot, options.logdir, options.run, options.resume, options.overwrite)
     data = load_training_data(options, spec)
-    resumed = find_checkpoint(options.resume, snapshots / "last.pth") if options.resume else None
-    source = ""
-    if resumed:
-        check_same_training(*resumed, vars(options), data.fingerprint)
-        source = str(resumed[0])
-    elif rank() == 0:  # DistributedDataParallel broadcasts the weights of rank 0
-        source = initial_weights(
-            model, options.pretrained_path, options.init, options.backbone, spec.view_sizes, data.training.mos_scale
-        )
-    state = begin(model.to(device), device, options)
-    if resumed:
-        state.resume(*resumed)
-        keep_best(resumed[0], snapshots)
-    elif options.overwrite and rank() == 0:
+    state, source, is_resumed = start(model, spec, device, options, data, snapshots)
+    if options.overwrite and rank() == 0:
         delete_earlier_run(snapshots, logs)  # only now: its weights may have been this run's first
     order = EpochBatches(
         len(data.training),
@@ -102,17 +106,51 @@ def train(
             data.training,
             batch_sampler=order,
             num_workers=options.num_workers,
-            collate_fn=collate_pairs,
+            collate_fn=partial(collate_in_shared_memory, collate_pairs),
             pin_memory=device.type == "cuda",
             worker_init_fn=leave_signals_to_the_parent,
         )
     )
     # Its writer starts a thread, so only after the data workers are forked.
-    curves = start_logs(logs, data, vars(options), bool(resumed)) if rank() == 0 else None
+    curves = start_logs(logs, data, vars(options), is_resumed) if rank() == 0 else None
     run = Run(options, data, spec, device, snapshots, logs, curves, interruption)
     log_setup(run, model, source)
-    del resumed  # a checkpoint is as large as the model and its optimizer
     return fit(state, batches, order.steps, run)
+
+
+def start(
+    model: QualityModel,
+    spec: ViewSpec,
+    device: torch.device,
+    options: argparse.Namespace,
+    data: TrainingData,
+    snapshots: Path,
+) -> tuple[TrainingState, str, bool]:
+    """Check the validation images and return the state before the next step.
+
+    Nothing refers to a resumed checkpoint any longer when this returns. It is as large as the model and its optimizer,
+    and data workers that are forked while it is in memory would keep it there.
+
+    Returns:
+        The state, where its weights come from, and whether a training was resumed.
+    """
+    resumed = find_checkpoint(options.resume, snapshots / "last.pth") if options.resume else None
+    source, skipped = "", {}
+    if resumed:
+        check_same_training(*resumed, vars(options), data.fingerprint)
+        source = str(resumed[0])
+    errors = [] if options.packed else unusable_images(data.validation, device, options.num_workers)
+    handle_bad_images(errors, skipped, data.validation.paths, options.on_bad_image)
+    if not resumed and rank() == 0:  # DistributedDataParallel broadcasts the weights of rank 0
+        source = initial_weights(
+            model, options.pretrained_path, options.init, options.backbone, spec.view_sizes, data.training.mos_scale
+        )
+    state = begin(model.to(device), device, options)
+    if resumed:
+        state.resume(*resumed)
+        keep_best(resumed[0], snapshots)
+    state.skipped |= skipped
+    return state, source, bool(resumed)
 
 
 def fit(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> int:
@@ -134,15 +172,17 @@ def fit(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> 
             say("Continue with the same command and --resume auto")
             return run.interruption.exit_code
 
-        validation = validate(state, run)
+        validation, count = validate(state, run)
         state.scheduler.step()
         metrics = validation["metrics"]
         criterion = selection_criterion(metrics)
         speed = {name: averages.pop(name) for name in ("images_per_s", "data_wait")}
-        state.history.append({"epoch": epoch + 1, "lr": lr, **averages, **metrics, "criterion": criterion})
+        state.history.append(
+            {"epoch": epoch + 1, "lr": lr, **averages, **metrics, "criterion": criterion, "val_images": count}
+        )
         state.speeds.append({"epoch": epoch + 1, "seconds": time.perf_counter() - began, **speed})
         state.epoch, state.step, state.totals = epoch + 1, 0, {}
-        line = format_validation(metrics, len(data.validation), validation["calibration"])
+        line = format_validation(metrics, count, len(data.validation), validation["calibration"])
         say(f"Epoch {epoch + 1}/{options.num_epochs} | {line}")
         # A criterion that is not a number (constant scores, for example) never beats one that is.
         if epoch == 0 or criterion > state.best:
@@ -213,33 +253,16 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
     return log.close()
 
 
-def handle_bad_images(
-    errors: list[tuple[int, str]], skipped: dict[str, str], paths: list[str], on_bad_image: str
-) -> None:
-    """Stop at images that could not be used, or record them in `skipped`.
-
-    Raises:
-        ImageError: there are some, and `on_bad_image` is "stop".
-    """
-    if errors and on_bad_image == "stop":
-        text = "; ".join(message for _, message in errors)
-        raise ImageError(f"{text} (--on_bad_image skip trains without such images)")
-    for index, message in errors:
-        if paths[index] not in skipped:
-            print(f"warning: skipped: {message}", file=sys.stderr)
-        skipped[paths[index]] = message
-
-
-def validate(state: TrainingState, run: Run) -> dict:
+def validate(state: TrainingState, run: Run) -> tuple[dict, int]:
     """Score the validation images.
 
     Returns:
         On the data set's scale: `metrics`, `calibration` (the mapping fitted on these images) and `branch_means` (the
-        mean points that each view adds to their scores).
+        mean points that each view adds to their scores). And the number of images that could be used.
 
     Raises:
-        ImageError: an image cannot be used.
-        RunError: a score is not finite.
+        ImageError: an image cannot be used, and `--on_bad_image` is "stop".
+        RunError: a score is not finite, or no image can be used.
     """
     data, options = run.data, run.options
     broadcast_model(state.evaluated)  # ranks differ in what batch normalisation has seen
@@ -248,17 +271,20 @@ def validate(state: TrainingState, run: Run) -> dict:
     )
     if any(NOT_FINITE in message for _, message in result.failures):
         raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")
-    if result.failures:
-        text = "; ".join(message for _, message in result.failures)
-        raise ImageError(f"{text} (validation needs every image: repair it, then continue with --resume auto)")
+    if rank() == 0:  # every rank has the failures of all
+        handle_bad_images(result.failures, state.skipped, data.validation.paths, options.on_bad_image)
+    usable = np.isfinite(result.scores)
+    if not usable.any():
+        raise RunError("none of the validation images can be used")
     mean, sd = data.training.mos_scale["mean"], data.training.mos_scale["sd"]
-    scores = result.scores * sd + mean
-    calibration = fit_calibration(scores, data.validation_mos, "validation")
-    return {
-        "metrics": mapped_metrics(scores, calibration(scores), data.validation_mos),
+    scores, mos = result.scores[usable] * sd + mean, data.validation_mos[usable]
+    calibration = fit_calibration(scores, mos, "validation")
+    validation = {
+        "metrics": mapped_metrics(scores, calibration(scores), mos),
         "calibration": calibration,
-        "branch_means": {name: float(points.mean() * sd) for name, points in result.points.items()},
+        "branch_means": {name: float(points[usable].mean() * sd) for name, points in result.points.items()},
     }
+    return validation, int(usable.sum())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Write files whole or not at all, and format names and errors for messages."""
 
+import hashlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -101,3 +103,37 @@ def _to_json(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def exclusive_lock(path: str | os.PathLike) -> IO:
+    """Create or open a file and lock it until it is closed or this process ends, however it ends.
+
+    Processes that this one forks do not hold the lock. Nothing is locked on Windows and on file systems without locks.
+
+    Raises:
+        BlockingIOError: another process has locked it.
+        OSError: it cannot be created.
+    """
+    file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.register_at_fork(after_in_child=file.close)  # an orphaned data worker would hold it for seconds
+    except ModuleNotFoundError:  # Windows
+        pass
+    except BlockingIOError:
+        file.close()
+        raise
+    except OSError:  # some network file systems cannot lock
+        pass
+    return file
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,26 +1,29 @@
 """What a pack of views looks like on disk.
 
 A pack is a folder with `views.bin`, one record per photograph, and `manifest.json`: the settings it was made with, and
-for every record its position, source and checksum. A record holds, channels last:
+for every record its position, its source and checksums of both. A record holds, channels last:
 
 - the resized image (h, w, 3), from which training crops the aesthetic view at random;
 - the salient view (S, S, 3);
 - the fragment mosaics (K, D, D, 3): draws 0 to K - 1 of a training image, the draw of evaluation of a validation image;
 - for a model that reads patches, the patches of as many draws (K, P, S, S, 3).
 
-While a pack is being made, its folder is `<name>.partial`, with a journal instead of the manifest: the settings on its
-first line, then a line for every finished record. `data/packing.py` makes packs and `data/packed.py` reads them.
+While a pack is being made or updated, its folder is `<name>.partial`, with a journal instead of the manifest: the
+settings on its first line, then a line for every finished record. The views of a finished pack are never changed, but
+replaced as a whole, so that a training that has them open keeps its pixels. `data/packing.py` and
+`data/unfinished_pack.py` make packs, `data/packed.py` reads them.
 """
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+from data.files import file_sha256
 from data.views import ViewSpec
 
-VERSION = 1
+VERSION = 2
 VIEWS, MANIFEST, JOURNAL = "views.bin", "manifest.json", "journal.jsonl"
 NOT_PACKED = ("crop_size", "max_pixels")  # fields of a ViewSpec that do not affect the records
 
@@ -56,9 +59,9 @@ class Record:
     patches: int = 0
 
     @property
-    def source(self) -> tuple[str, int, int]:
-        """What identifies the photograph and the version of its file."""
-        return self.image, self.source_bytes, self.source_mtime_ns
+    def identity(self) -> "Record":
+        """The record without what does not affect its bytes: its position, and the modification time of its file."""
+        return replace(self, source_mtime_ns=0, offset=0)
 
     def shapes(self, spec: ViewSpec) -> dict[str, tuple[int, ...]]:
         """Return the shape of each part of the record, in file order."""
@@ -77,6 +80,37 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A finished record, as manifest and journal list it.
+
+    Attributes:
+        record: the record.
+        crc32: checksum of its bytes.
+        source_sha256: of the image file.
+    """
+
+    record: Record
+    crc32: int
+    source_sha256: str
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "Entry":
+        """Return the entry that `dataclasses.asdict` made a dictionary of."""
+        return cls(Record(**content["record"]), content["crc32"], content["source_sha256"])
+
+    def is_of(self, path: str | os.PathLike) -> bool:
+        """Return whether an image file is the one that was packed.
+
+        The content decides, but it is only read if the size is the same and the modification time is not: a copy or a
+        checkout may change times alone.
+        """
+        size, mtime = file_stat(path)
+        if size != self.record.source_bytes:
+            return False
+        return mtime == self.record.source_mtime_ns or file_sha256(path) == self.source_sha256
+
+
+@dataclass(frozen=True)
 class PackPlan:
     """The intended content of a pack.
 
@@ -85,12 +119,14 @@ class PackPlan:
         random_seed: the training's seed, which determines the fragments of training images.
         draws: draws of the mosaics or patches of a training image.
         records: one for each photograph, in the label file's order.
+        paths: image file of each record.
     """
 
     spec: ViewSpec
     random_seed: int
     draws: int
     records: tuple[Record, ...] = ()
+    paths: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -126,24 +162,24 @@ def file_stat(path: str | os.PathLike) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-def read_pack(folder: Path) -> tuple[dict | None, dict[Record, int]]:
-    """Return the settings of a pack, finished or not, and the checksum of each record; None and {} if there is none.
+def read_pack(folder: Path) -> tuple[dict | None, list[Entry]]:
+    """Return the settings of a pack, finished or not, and the entry of each record; None and [] if there is none.
 
     Raises:
         PackError: the manifest or journal is damaged. An incomplete last line of a journal is ignored.
     """
     path = folder / JOURNAL if (folder / JOURNAL).is_file() else folder / MANIFEST
     if not path.is_file():
-        return None, {}
+        return None, []
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
         manifest = _parse_journal(text) if path.name == JOURNAL else json.loads(text)
         if manifest is None:
-            return None, {}
+            return None, []
         settings = {name: manifest[name] for name in ("version", "random_seed", "draws")}
         settings["view_spec"] = dict(manifest["view_spec"])
         entries = manifest["records"] if settings["version"] == VERSION else []  # other versions have other fields
-        return settings, {Record(**entry["record"]): entry["crc32"] for entry in entries}
+        return settings, [Entry.from_dict(entry) for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise PackError(f"{path} is damaged ({error}); recreate it with --overwrite") from error
 

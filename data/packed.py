@@ -5,8 +5,8 @@ A packed view equals the view cut directly for the same draw, bit for bit.
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property
 from math import prod
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from data.files import listing
-from data.pack_format import MANIFEST, VIEWS, PackError, PackPlan, file_stat, partial_folder, read_pack
+from data.pack_format import MANIFEST, VIEWS, Entry, PackError, PackPlan, partial_folder, read_pack
 from data.views import ALL_VIEW_NAMES, ViewSpec, copy_view, crop_aesthetic
 
 
@@ -42,7 +42,8 @@ class PackedViews:
             is_partial = partial_folder(folder).is_dir()
             cause = "is unfinished; running prepare.py pack again completes it" if is_partial else "is not there"
             raise PackError(f"pack {self.folder} {cause}. {remedy}")
-        settings, checksums = read_pack(self.folder)
+        self._file = self._identify_file()  # before the manifest: both are of the same pack if it stays the same
+        settings, entries = read_pack(self.folder)
         if settings is None:
             raise PackError(f"{self.folder} is not a pack: it has no {MANIFEST}. {remedy}")
         packed_views = tuple(name for name in ALL_VIEW_NAMES if name in settings["view_spec"].get("views", ()))
@@ -50,18 +51,21 @@ class PackedViews:
         self.draws: int = settings["draws"]
         differences = PackPlan(self._packed_spec, random_seed, self.draws).differences(settings)
         if differences:
-            raise PackError(f"pack {self.folder} was made with other settings: {differences}. {remedy}")
-        self._records = {record.sample: record for record in checksums}
-        self._check(rows, remedy)
+            raise PackError(
+                f"pack {self.folder} was made with other settings: {differences}. {remedy}, adding --overwrite"
+            )
+        self._records = {entry.record.sample: entry.record for entry in entries}
+        self._check(rows, {entry.record.sample: entry for entry in entries}, remedy)
+        self._map = self._open()
 
-    def _check(self, rows: pd.DataFrame, remedy: str) -> None:
+    def _check(self, rows: pd.DataFrame, entries: dict[int, Entry], remedy: str) -> None:
         """Raise if photographs are missing or have changed since they were packed, or if the file is truncated."""
         missing, changed = [], []
         for sample, image, split, path in zip(rows.index, rows["image"], rows["split"], rows["path"], strict=True):
-            record = self._records.get(int(sample))
-            if record is None or (record.image, record.split) != (image, split):
+            entry = entries.get(int(sample))
+            if entry is None or (entry.record.image, entry.record.split) != (image, split):
                 missing.append(image)
-            elif record.source != (image, *file_stat(path)):
+            elif not entry.is_of(path):
                 changed.append(image)
         for images, problem in ((missing, "are not in it, or in another split"), (changed, "have changed since")):
             if images:
@@ -75,13 +79,33 @@ class PackedViews:
         if size != expected:
             raise PackError(f"pack {self.folder}: {VIEWS} has {size} of {expected} bytes. {remedy}")
 
-    @cached_property
-    def _map(self) -> np.memmap:
-        return np.memmap(self.folder / VIEWS, mode="r")
+    def _identify_file(self) -> tuple[int, int] | None:
+        """Return what tells the current file of views from one that replaces it; None if there is none."""
+        path = self.folder / VIEWS
+        if not path.is_file():
+            return None
+        stat = path.stat()
+        return stat.st_dev, stat.st_ino
+
+    def _open(self) -> np.memmap:
+        """Map the file of views into memory. It stays readable after the pack was updated or deleted.
+
+        Raises:
+            PackError: another file has taken its place.
+        """
+        with suppress(FileNotFoundError):
+            views = np.memmap(self.folder / VIEWS, mode="r")
+            if self._identify_file() == self._file:
+                return views
+        raise PackError(f"pack {self.folder} was replaced while this run reads it: start the run again")
 
     def __getstate__(self) -> dict:
-        """Leave the memory map out: every process opens its own."""
+        """Leave the memory map out: a process that is not forked opens its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_map"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._map = self._open()
 
     def image(self, sample: int) -> str:
         """Return the name in the label file of a photograph."""

@@ -1,8 +1,11 @@
 """Training: what it leaves behind, what it refuses, and that nothing but the options decides the result."""
 
 import json
+import os
 import shutil
+import signal
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ import predict
 import prepare
 import test as test_entry
 import train
+from data.datasets import PairDataset
 from losses import quality_loss
 from models import build_model
 from utils.checkpoint import load_checkpoint, load_model
@@ -51,7 +55,7 @@ def command(tiny_dataset, tiny_model_options, tmp_path):
 
 
 def test_a_run_leaves_checkpoints_history_and_options(trained):
-    assert {path.name for path in trained.snapshots.iterdir()} == {"best.pth", "last.pth", "previous.pth"}
+    assert {path.name for path in trained.snapshots.glob("[!.]*")} == {"best.pth", "last.pth", "previous.pth"}
     history = pd.read_csv(trained.logs / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert {"loss", "lr", "SRCC", "PLCC", "KRCC", "RMSE", "MAE"} <= set(history)
@@ -156,7 +160,7 @@ def test_what_is_overwritten_is_not_resumed(command, tmp_path, monkeypatch, caps
     with monkeypatch.context() as patched:
         patched.setattr(train, "train_one_epoch", no_disk)
         assert train.main(command("run", "--random_seed=5", "--overwrite")) == EXIT_UNUSABLE_INPUT
-    assert list((tmp_path / "ckpts/run").iterdir()) == []
+    assert not list((tmp_path / "ckpts/run").glob("[!.]*"))
     assert not (tmp_path / "logs/run/history.csv").exists()
 
 
@@ -296,7 +300,7 @@ def test_training_from_a_pack_is_training_from_the_images(command, tiny_model_op
 def test_a_pack_that_does_not_fit_is_refused_before_the_work(command, tmp_path, capsys):
     assert train.main(command("packed", f"--packed={tmp_path}/none")) == EXIT_UNUSABLE_INPUT
     assert "prepare.py pack" in capsys.readouterr().err
-    assert not list((tmp_path / "ckpts/packed").iterdir())
+    assert not list((tmp_path / "ckpts/packed").glob("[!.]*"))
 
 
 def test_the_images_of_a_loss_that_is_not_finite_are_named(command, capsys, monkeypatch):
@@ -341,22 +345,81 @@ def test_a_photograph_that_cannot_be_decoded_stops_or_is_left_out_and_listed(com
         assert [broken.name in image for image in skipped["image"]] == [True]
 
 
-def test_a_validation_photograph_that_cannot_be_decoded_costs_no_epoch(command, tiny_dataset, tmp_path, capsys):
-    copy = tmp_path / "data"
-    shutil.copytree(tiny_dataset, copy)
+@pytest.fixture
+def damaged(tiny_dataset, tmp_path) -> tuple[Path, Path, bytes]:
+    """A copy of the tiny data set, and one of its validation photographs with its content, which is then destroyed."""
+    copy = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
     broken = sorted((copy / "validation").iterdir())[0]
     whole = broken.read_bytes()
     broken.write_bytes(b"no photograph")
-    assert train.main(command("broken", folder=copy)) == EXIT_UNUSABLE_INPUT
-    error = capsys.readouterr().err
-    assert broken.name in error
-    assert "--resume auto" in error
+    return copy, broken, whole
+
+
+def test_a_validation_photograph_that_cannot_be_decoded_stops_before_the_first_step(command, damaged, tmp_path, capsys):
+    folder, broken, _ = damaged
+    assert train.main(command("stop", folder=folder)) == EXIT_UNUSABLE_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert broken.name in line
+    assert "--on_bad_image skip" in line
+    assert not (tmp_path / "ckpts/stop/last.pth").exists()
+
+
+def test_skipping_a_validation_photograph_is_validating_without_it(command, damaged, tmp_path, capsys):
+    folder, broken, _ = damaged
+    assert train.main(command("skipped", "--on_bad_image=skip", "--num_workers=1", folder=folder)) == 0
+    assert "validation (5 of 6 images)" in capsys.readouterr().out
+    skipped = pd.read_csv(tmp_path / "logs/skipped/skipped.csv")
+    assert skipped["image"].tolist() == [str(broken)]
+    broken.unlink()
+    assert train.main(command("missing", "--skip_missing", folder=folder)) == 0
+    histories = [pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("skipped", "missing")]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert histories[0]["val_images"].tolist() == [5]
+    skipped, missing = (load_checkpoint(tmp_path / "ckpts" / run / "best.pth") for run in ("skipped", "missing"))
+    assert (skipped.calibration, skipped.branch_means) == (missing.calibration, missing.branch_means)
+
+
+def test_a_training_goes_on_without_a_validation_photograph_that_was_damaged_meanwhile(command, damaged, tmp_path):
+    folder, broken, whole = damaged
+    damage = broken.read_bytes()
     broken.write_bytes(whole)
-    assert train.main(command("broken", "--resume=auto", folder=copy)) == 0
-    assert train.main(command("whole", folder=copy)) == 0
+    assert train.main(command("run", folder=folder)) == 0
+    broken.write_bytes(damage)
+    words = ["--resume=auto", "--num_epochs=2"]
+    assert train.main(command("run", *words, folder=folder)) == EXIT_UNUSABLE_INPUT
+    assert train.main(command("run", *words, "--on_bad_image=skip", folder=folder)) == 0
+    assert pd.read_csv(tmp_path / "logs/run/history.csv")["val_images"].tolist() == [6, 5]
+
+
+def test_no_validation_photograph_at_all_is_an_error(command, damaged, capsys):
+    folder, *_ = damaged
+    for path in (folder / "validation").iterdir():
+        path.write_bytes(b"no photograph")
+    assert train.main(command("none", "--on_bad_image=skip", folder=folder)) == EXIT_UNUSABLE_INPUT
+    assert "none of the validation images can be used" in capsys.readouterr().err
+
+
+def test_a_validation_photograph_that_is_damaged_during_an_epoch_costs_no_epoch(
+    command, damaged, tmp_path, monkeypatch, capsys
+):
+    folder, broken, whole = damaged
+    monkeypatch.setattr(train, "unusable_images", lambda *_: [])  # it was intact before the first step
+    assert train.main(command("broken", folder=folder)) == EXIT_UNUSABLE_INPUT
+    assert broken.name in capsys.readouterr().err
+    broken.write_bytes(whole)
+    assert train.main(command("broken", "--resume=auto", folder=folder)) == 0
+    assert train.main(command("whole", folder=folder)) == 0
     assert_same_weights(tmp_path / "ckpts/broken/last.pth", tmp_path / "ckpts/whole/last.pth")
     broken, whole = (pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("broken", "whole"))
     pd.testing.assert_frame_equal(broken, whole)
+
+
+def test_a_data_worker_that_is_killed_ends_the_run_with_one_line(command, monkeypatch, capsys):
+    monkeypatch.setattr(PairDataset, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    assert train.main(command("killed", "--num_workers=1")) == EXIT_UNUSABLE_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "killed by signal: Killed" in line
+    assert "--num_workers" in line
 
 
 def test_data_without_a_test_split_are_not_sent_to_one(command, tmp_path, photograph, capsys):

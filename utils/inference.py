@@ -5,17 +5,19 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from data.datasets import collate_photographs
 from models.uiqa import QualityModel
 from utils.distributed import HostCopy, all_gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
+from utils.workers import collate_in_shared_memory, worker_failures
 
 NOT_FINITE = "its score is not a finite number"
 
@@ -133,7 +135,7 @@ def score_batches(
     network = _Contributions(unwrap(model), maps)
     if isinstance(model, nn.DataParallel):
         network = nn.DataParallel(network, model.device_ids)
-    batches = _load_batches(Subset(photographs, own), batch_size, num_workers, device)
+    batches = load_batches(Subset(photographs, own), batch_size, num_workers, device)
     previous = None
     for _ in range(0, len(own), batch_size):
         started = time.perf_counter()
@@ -242,16 +244,18 @@ class _Contributions(nn.Module):
         return outputs
 
 
-def _load_batches(photographs: Subset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
+def load_batches(photographs: Dataset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
     """Yield collated batches while the next two are being decoded."""
     if device.type != "cpu" or num_workers == 0:
-        yield from DataLoader(
+        loader = DataLoader(
             photographs,
             batch_size=batch_size,
             num_workers=min(num_workers, len(photographs)),
-            collate_fn=collate_photographs,
+            collate_fn=partial(collate_in_shared_memory, collate_photographs),
             pin_memory=device.type == "cuda",
         )
+        with worker_failures():
+            yield from loader
         return
     # Threads on a CPU, because worker processes would copy this process and every batch. Processes with a GPU, because
     # threads would delay the one that launches its kernels.

@@ -3,13 +3,25 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from data.files import listing, natural_order, one_line, replace_file, write_csv, write_json, write_text
+from data.files import (
+    exclusive_lock,
+    file_sha256,
+    listing,
+    natural_order,
+    one_line,
+    replace_file,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def files_in(folder: Path) -> list[str]:
@@ -170,3 +182,46 @@ def test_numbers_in_names_are_ordered_by_value():
     assert ordered == sorted(names, key=natural_order)
     for smaller, larger in (("1.jpg", "2.jpg"), ("2.jpg", "10.jpg"), ("a1b2.jpg", "a1b10.jpg"), ("a02.jpg", "a10.jpg")):
         assert ordered.index(smaller) < ordered.index(larger)
+
+
+def test_a_checksum_depends_only_on_the_content(tmp_path):
+    for name, content in (("a", b"x" * 3_000_000), ("b", b"x" * 3_000_000), ("c", b"x" * 2_999_999 + b"y")):
+        (tmp_path / name).write_bytes(content)
+    assert file_sha256(tmp_path / "a") == file_sha256(tmp_path / "b") != file_sha256(tmp_path / "c")
+
+
+class TestExclusiveLock:
+    def test_a_second_one_is_refused_until_the_first_is_closed(self, tmp_path):
+        with exclusive_lock(tmp_path / ".lock"), pytest.raises(BlockingIOError):
+            exclusive_lock(tmp_path / ".lock")
+        exclusive_lock(tmp_path / ".lock").close()
+
+    def test_a_killed_process_releases_it(self, tmp_path):
+        """Although a child that it forked, such as a data worker, lives on."""
+        code = (
+            "import os, sys, time; from data.files import exclusive_lock\n"
+            "lock = exclusive_lock(sys.argv[1])\n"
+            "child = os.fork()\n"
+            "if child: print(child, flush=True)\n"
+            "time.sleep(60)"
+        )
+        words = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+            child = int(process.stdout.readline())
+            try:
+                with pytest.raises(BlockingIOError):
+                    exclusive_lock(tmp_path / ".lock")
+                process.kill()
+                process.wait()
+                os.kill(child, 0)  # it lives
+                exclusive_lock(tmp_path / ".lock").close()
+            finally:
+                os.kill(child, 9)
+
+    def test_where_nothing_can_be_locked_it_is_an_open_file(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+        with exclusive_lock(tmp_path / ".lock"):
+            exclusive_lock(tmp_path / ".lock").close()
+        monkeypatch.undo()
+        monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(38, "Function not implemented")))
+        exclusive_lock(tmp_path / ".lock").close()

@@ -3,7 +3,9 @@
 import json
 import os
 import pickle
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +14,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from data import pack_format
 from data.datasets import PairDataset, PhotographDataset, collate_pairs, collate_photographs
 from data.pack_format import MANIFEST, VIEWS, PackError, partial_folder
 from data.packed import PackedPhotographs, PackedViews
-from data.packing import UnfinishedPack, plan_pack
+from data.packing import plan_pack
+from data.unfinished_pack import UnfinishedPack
 from data.views import ViewSpec
 
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=4, patch_size=16, salient_patch_dimension=80)
@@ -26,11 +30,11 @@ SHAPES = [(120, 200), (200, 120), (60, 300), (20, 20), (64, 64), (97, 131), (400
 def pack(folder, rows: pd.DataFrame, spec: ViewSpec = SPEC, draws: int = 4) -> None:
     """Make a complete pack."""
     unfinished = UnfinishedPack(folder, plan_pack(rows, spec, SEED, draws))
-    writer = unfinished.begin(rows["path"])
+    writer = unfinished.begin()
     for index in range(len(writer)):
-        record_index, checksum, error = writer[index]
+        record_index, entry, error = writer[index]
         assert error is None
-        unfinished.record(record_index, checksum)
+        unfinished.record(record_index, entry)
     unfinished.finish()
 
 
@@ -147,8 +151,9 @@ def test_views_own_their_memory_and_a_pack_is_pickled_without_its_map(packed, ro
     view = packed.views(sample)["salient"]
     before = view.clone()
     view.zero_()
-    copy = pickle.loads(pickle.dumps(packed))
-    assert "_map" not in copy.__dict__
+    pickled = pickle.dumps(packed)
+    assert len(pickled) < (packed.folder / VIEWS).stat().st_size / 10
+    copy = pickle.loads(pickled)
     assert torch.equal(copy.views(sample)["salient"], before)
 
 
@@ -196,15 +201,57 @@ def test_a_run_may_use_fewer_photographs_than_the_pack_holds(folder, rows):
 
 
 def test_a_photograph_that_has_changed_is_named(folder, rows):
+    path = Path(rows["path"].iloc[4])
+    content, stat = path.read_bytes(), path.stat()
+    for changed in (content[:-1] + bytes([content[-1] ^ 1]), content + b"x"):
+        path.write_bytes(changed)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+        try:
+            message = refused(folder, rows)
+        finally:
+            path.write_bytes(content)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        assert rows["image"].iloc[4] in message
+        assert "changed" in message
+
+
+def test_a_photograph_whose_time_alone_has_changed_is_accepted(folder, rows, packed):
     path = rows["path"].iloc[4]
     stat = os.stat(path)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
     try:
-        message = refused(folder, rows)
+        touched = PackedViews(folder, rows, SPEC, SEED)
     finally:
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert rows["image"].iloc[4] in message
-    assert "changed" in message
+    sample = int(rows.index[4])
+    assert torch.equal(touched.views(sample)["salient"], packed.views(sample)["salient"])
+
+
+def test_contents_are_compared_only_where_times_differ(folder, rows, monkeypatch):
+    read = []
+    monkeypatch.setattr(pack_format, "file_sha256", read.append)
+    PackedViews(folder, rows, SPEC, SEED)
+    assert read == []
+
+
+def test_a_pack_that_is_replaced_keeps_its_pixels_where_it_is_open(rows, tmp_path):
+    folder = tmp_path / "pack"
+    pack(folder, rows)
+    packed = PackedViews(folder, rows, SPEC, SEED)
+    unread = pickle.dumps(packed)
+    folder.rename(tmp_path / "old")
+    pack(folder, rows)
+    with (folder / VIEWS).open("r+b") as file:  # another pack of the same photographs
+        file.write(bytes(range(256)) * 1000)
+    old = PackedViews(tmp_path / "old", rows, SPEC, SEED)
+    for sample in rows.index:
+        for name, view in packed.views(sample).items():
+            assert torch.equal(view, old.views(sample)[name])
+    with pytest.raises(PackError, match="was replaced while this run reads it"):
+        pickle.loads(unread)  # in a process that opens the file anew
+    shutil.rmtree(folder)
+    with pytest.raises(PackError, match="was replaced"):
+        pickle.loads(unread)
 
 
 def test_the_message_distinguishes_no_pack_an_unfinished_pack_and_another_folder(rows, tmp_path):
@@ -225,8 +272,8 @@ def test_a_damaged_manifest_is_named(text, rows, tmp_path):
 def test_a_pack_of_another_version_is_refused(rows, tmp_path):
     pack(tmp_path / "pack", rows)
     manifest = json.loads((tmp_path / "pack" / MANIFEST).read_text())
-    (tmp_path / "pack" / MANIFEST).write_text(json.dumps(manifest | {"version": 2}))
-    assert "version is 2, here 1" in refused(tmp_path / "pack", rows)
+    (tmp_path / "pack" / MANIFEST).write_text(json.dumps(manifest | {"version": 1}))
+    assert "version is 1, here 2" in refused(tmp_path / "pack", rows)
 
 
 def test_a_file_of_another_length_is_refused(rows, tmp_path):

@@ -14,9 +14,10 @@ from PIL import Image, JpegImagePlugin
 from data.datasets import PairDataset
 from data.decode import decode_rgb
 from data.packed import PackedViews
-from data.packing import UnfinishedPack, plan_pack
+from data.packing import plan_pack
 from data.seeding import Purpose, derive_generator
 from data.synthetic import render_scene
+from data.unfinished_pack import UnfinishedPack
 from data.views import ViewSpec, make_views
 from models import build_model
 from utils.benchmarks.plain import plain_views
@@ -71,7 +72,7 @@ def packed(jpeg: bytes, settings: Settings) -> Measurement:
 def make_pack(folder: Path, rows: pd.DataFrame) -> PackedViews:
     """Pack the training photographs of a label table and open the pack."""
     unfinished = UnfinishedPack(folder, plan_pack(rows, SPEC, 0, PACKED_DRAWS))
-    writer = unfinished.begin(rows["path"])
+    writer = unfinished.begin()
     for item in range(len(writer)):
         index, checksum, _ = writer[item]
         unfinished.record(index, checksum)

@@ -14,9 +14,10 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 
+from data.files import file_sha256
 from utils.bulk.ray_cluster import cluster, import_ray, last_line
 from utils.bulk.ray_workers import Scorer, cut_photographs
-from utils.bulk.score_folder import ScoreFolder, file_sha256
+from utils.bulk.score_folder import ScoreFolder
 from utils.checkpoint import load_model
 from utils.command_line import integer, usage_errors
 from utils.distributed import launched_processes

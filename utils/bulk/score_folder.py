@@ -1,17 +1,14 @@
 """Scores on disk for large jobs: Parquet parts, and the manifest by which an interrupted job resumes."""
 
-import hashlib
 import json
 import os
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import pandas as pd
 
-from data.files import replace_file, write_json
+from data.files import exclusive_lock, replace_file, write_json
 from utils.command_line import make_folder
 from utils.errors import RunError
 
@@ -42,11 +39,9 @@ class ScoreFolder:
         self.path = make_folder(path)
         for kind in KINDS:
             make_folder(self.path / kind)
-        self._lock = (self.path / ".lock").open("w")  # the system releases it, however this process ends
         try:
-            _lock(self._lock)
+            self._lock = exclusive_lock(self.path / ".lock")
         except BlockingIOError:
-            self._lock.close()
             raise RunError(f"{path}: another job is writing into this folder; wait, or give another folder") from None
         try:
             self._check_manifest(settings, environment)
@@ -126,24 +121,3 @@ class ScoreFolder:
                     f"{self.path}: its scores were made with {name} {recorded.get(name)}, now it is "
                     f"{current.get(name)}; use the former, or give another folder"
                 )
-
-
-def _lock(file: IO) -> None:
-    """Lock a file for this process, on systems that can.
-
-    Raises:
-        BlockingIOError: another process has locked it.
-    """
-    with suppress(ModuleNotFoundError):  # Windows
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,19 +1,26 @@
 """What a training reads: pairs to learn from, photographs to validate on, and a fingerprint of both."""
 
 import argparse
+import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
+from torch.utils.data import Dataset, Subset
 
 from data.datasets import PairDataset, PhotographDataset
+from data.decode import ImageError
+from data.files import listing
 from data.packed import PackedPhotographs, PackedViews
 from data.tables import LabelTable, data_fingerprint
 from data.views import ViewSpec
+from utils.distributed import rank, world_size
 from utils.errors import RunError
-from utils.inference import Photographs
+from utils.inference import Photographs, load_batches
 from utils.options import load_labels
 from utils.predictions import read_predictions
+from utils.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,54 @@ def teacher_scores(path: str, images: pd.Series) -> np.ndarray:
             f"{missing[0]}. Write it with: python test.py --split train and the teacher's --checkpoint"
         )
     return scores.to_numpy(float)
+
+
+def unusable_images(
+    photographs: Photographs, device: torch.device, num_workers: int, batch_size: int = 16
+) -> list[tuple[int, str]]:
+    """Decode this rank's photographs and cut their views, as every validation will.
+
+    Returns:
+        (index, message) of those that cannot be used.
+    """
+    own = range(rank(), len(photographs), world_size())
+    errors = []
+    with progress_bar(len(own), "checking validation images" if rank() == 0 else None) as bar:
+        for batch in load_batches(Subset(_Check(photographs), own), batch_size, num_workers, device):
+            errors += batch["errors"]
+            bar.update(len(batch["index"]) + len(batch["errors"]))
+    return errors
+
+
+class _Check(Dataset):
+    """Samples without views, so that nothing large travels between processes."""
+
+    def __init__(self, photographs: Photographs):
+        self.photographs = photographs
+
+    def __getitem__(self, index: int) -> dict:
+        sample = self.photographs[index]
+        return {name: sample[name] for name in ("index", "mos", "error") if name in sample}
+
+
+def handle_bad_images(
+    errors: list[tuple[int, str]], skipped: dict[str, str], paths: list[str], on_bad_image: str
+) -> None:
+    """Stop at images that could not be used, or record them in `skipped`.
+
+    Args:
+        errors: (index, message) of each.
+        skipped: message by path.
+        paths: of all images.
+        on_bad_image: the option of this name.
+
+    Raises:
+        ImageError: there are some, and `on_bad_image` is "stop".
+    """
+    if errors and on_bad_image == "stop":
+        text = listing([message for _, message in errors], 5, 300)
+        raise ImageError(f"{text} (repair it, or leave such images out with --on_bad_image skip)")
+    for index, message in errors:
+        if paths[index] not in skipped:
+            print(f"warning: skipped: {message}", file=sys.stderr)
+        skipped[paths[index]] = message

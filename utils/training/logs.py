@@ -162,12 +162,13 @@ def log_setup(run: Run, model: QualityModel, source: str) -> None:
     say(f"Device: {run.device.type} x {devices}, {options.num_workers} data workers; checkpoints in {run.snapshots}")
 
 
-def format_validation(metrics: dict[str, float], count: int, calibration: Calibration) -> str:
-    """Return the validation measures as a line of the log."""
+def format_validation(metrics: dict[str, float], count: int, total: int, calibration: Calibration) -> str:
+    """Return the validation measures as a line of the log; `count` of the `total` images could be used."""
+    images = f"{count} images" if count == total else f"{count} of {total} images"
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     undefined = "" if math.isfinite(metrics["SRCC"]) else " | NaN: correlations of constant scores are undefined"
     mapping = "" if calibration.parameters else f" | no mapping: {calibration.reason}"
-    return f"validation ({count} images): {text}{mapping}{undefined}"
+    return f"validation ({images}): {text}{mapping}{undefined}"
 
 
 def log_result(run: Run, state: TrainingState) -> None:

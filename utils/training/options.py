@@ -157,7 +157,8 @@ def _add_run(parser) -> None:
         "--on_bad_image",
         choices=("stop", "skip"),
         default="stop",
-        help="if a training image cannot be decoded: stop with an error, or skip it and list it in skipped.csv",
+        help="if an image cannot be decoded: stop with an error, or skip it and list it in skipped.csv; validation "
+        "images are checked before the first step",
     )
     add_flag(
         group,

@@ -3,12 +3,14 @@
 import argparse
 import shutil
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from data.files import exclusive_lock
 from data.views import ViewSpec
 from utils.calibration import Calibration
 from utils.checkpoint import Checkpoint, load_checkpoint
@@ -27,6 +29,7 @@ RESULT_INDEPENDENT = {
     *("config", "run", "snapshot", "logdir", "overwrite", "resume", "print_samples", "save_every_steps", "num_epochs"),
     *("device", "num_workers", "compile", "multi_gpu", "deterministic", "database_dir", "metadata"),
     *("pretrained_path", "init"),  # used only before the first step
+    "on_bad_image",  # a training that stopped at a bad image may go on without it
 }
 
 
@@ -97,6 +100,25 @@ class Run:
         """Save best.pth."""
         if rank() == 0:
             self.checkpoint(state, **validation).save(self.best)
+
+
+def run_lock(snapshots: Path) -> AbstractContextManager:
+    """Return a context in which no other training can use a run's folder of checkpoints; rank 0 locks it for all.
+
+    The system releases the lock however the process ends.
+
+    Raises:
+        RunError: another training uses the folder, or it cannot be made.
+    """
+    if rank() > 0:
+        return nullcontext()
+    try:
+        return exclusive_lock(make_folder(snapshots) / ".lock")
+    except BlockingIOError:
+        raise RunError(
+            f"{snapshots}: another training is using this run's folder; wait for it, or name this run differently "
+            "with --run"
+        ) from None
 
 
 def run_folders(snapshot: str, logdir: str, run: str, resume: str | None, overwrite: bool) -> tuple[Path, Path]:

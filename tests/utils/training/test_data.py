@@ -3,12 +3,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from data.datasets import PhotographDataset
+from data.decode import ImageError
 from data.packed import PackError
 from utils.command_line import parse_options
 from utils.errors import RunError
 from utils.options import view_spec
-from utils.training.data import TrainingData, load_training_data, teacher_scores
+from utils.training import data
+from utils.training.data import (
+    TrainingData,
+    handle_bad_images,
+    load_training_data,
+    teacher_scores,
+    unusable_images,
+)
 from utils.training.options import train_parser
 
 
@@ -58,3 +68,33 @@ def test_a_label_column_called_teacher_is_not_a_target(tiny_dataset, tmp_path):
     labels.to_csv(tmp_path / "labels.csv", index=False)
     data = load(f"--database_dir={tiny_dataset}", f"--metadata={tmp_path}/labels.csv")
     assert data.training.target_names == ("mos",)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unusable_photographs_are_found_without_a_model(tiny_dataset, tmp_path, workers):
+    paths = sorted((tiny_dataset / "validation").iterdir())
+    paths[3] = tmp_path / "broken.jpg"
+    paths[3].write_bytes(b"no photograph")
+    photographs = PhotographDataset(paths, view_spec(train_parser().parse_args([])))
+    ((index, message),) = unusable_images(photographs, torch.device("cpu"), workers, batch_size=2)
+    assert index == 3
+    assert "broken.jpg" in message
+
+
+def test_each_rank_checks_its_own_photographs(tiny_dataset, monkeypatch):
+    read = []
+    monkeypatch.setattr(data, "world_size", lambda: 3)
+    monkeypatch.setattr(data, "rank", lambda: 1)
+    photographs = PhotographDataset(range(8), view_spec(train_parser().parse_args([])))
+    monkeypatch.setattr(PhotographDataset, "__getitem__", lambda _, i: read.append(i) or {"index": i, "error": "none"})
+    assert [index for index, _ in unusable_images(photographs, torch.device("cpu"), 0)] == [1, 4, 7] == read
+
+
+def test_bad_images_stop_the_run_or_are_recorded(capsys):
+    errors, skipped = [(1, "b: broken"), (0, "a: broken")], {"a": "before"}
+    with pytest.raises(ImageError, match=r"b: broken, a: broken \(.*--on_bad_image skip"):
+        handle_bad_images(errors, skipped, ["a", "b"], "stop")
+    assert skipped == {"a": "before"}
+    handle_bad_images(errors, skipped, ["a", "b"], "skip")
+    assert skipped == {"a": "a: broken", "b": "b: broken"}
+    assert capsys.readouterr().err == "warning: skipped: b: broken\n", "each is told once"

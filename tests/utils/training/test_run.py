@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import torch
 
 import train
 from utils.checkpoint import load_checkpoint, load_model
-from utils.errors import EXIT_UNUSABLE_INPUT, CheckpointError
+from utils.errors import EXIT_UNUSABLE_INPUT, CheckpointError, RunError
+from utils.training import run as run_module
+from utils.training.run import run_lock
 from utils.weights_file import write_weights_file
 
 ROOT = Path(__file__).parents[3]
@@ -275,3 +278,61 @@ def test_a_training_with_a_damaged_part_is_one_error_that_names_the_file(part, v
     torch.save(content, tmp_path / "odd.pth")
     assert train.main(command("odd", "--num_epochs=2", f"--resume={tmp_path}/odd.pth")) == EXIT_UNUSABLE_INPUT
     assert "odd.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--resume=auto"], ["--overwrite"]], ids=" ".join)
+def test_a_second_training_into_a_runs_folder_is_refused_while_the_first_runs(words, command, tmp_path, capsys):
+    with run_lock(tmp_path / "ckpts/run"):
+        assert train.main(command("run", "--num_epochs=1", *words)) == EXIT_UNUSABLE_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/ckpts/run: another training is using this run's folder" in line
+    assert "--run" in line
+    assert [path.name for path in (tmp_path / "ckpts/run").iterdir()] == [".lock"]
+
+
+def test_a_training_locks_its_folder_until_it_ends(command, tmp_path, monkeypatch):
+    def is_locked() -> bool:
+        try:
+            run_lock(tmp_path / "ckpts/run").close()
+        except RunError:
+            return True
+        return False
+
+    states, validate = [], train.validate
+
+    def record(*given):
+        states.append(is_locked())
+        return validate(*given)
+
+    monkeypatch.setattr(train, "validate", record)
+    assert train.main(command("run", "--num_epochs=1")) == 0
+    assert (states, is_locked()) == ([True], False)
+
+
+def test_one_rank_locks_for_all(tmp_path, monkeypatch):
+    with run_lock(tmp_path):
+        monkeypatch.setattr(run_module, "rank", lambda: 1)
+        with run_lock(tmp_path):
+            pass
+
+
+def test_a_resumed_checkpoint_is_gone_before_the_data_workers_start(command, monkeypatch):
+    """They would keep it, as large as the model and its optimizer, in memory for the whole training."""
+    assert train.main(command("run", "--num_epochs=1")) == 0
+    weights, alive = [], []
+
+    def load(path):
+        checkpoint = load_checkpoint(path)
+        weights.extend(map(weakref.ref, checkpoint.state_dict.values()))
+        return checkpoint
+
+    class Loader(train.DataLoader):
+        def __init__(self, *words, **more):
+            alive.extend(reference() is not None for reference in weights)
+            super().__init__(*words, **more)
+
+    monkeypatch.setattr(run_module, "load_checkpoint", load)
+    monkeypatch.setattr(train, "DataLoader", Loader)
+    assert train.main(command("run", "--num_epochs=2", "--resume=auto")) == 0
+    assert alive
+    assert not any(alive)

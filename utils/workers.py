@@ -1,0 +1,54 @@
+"""Data workers that die or find no shared memory end a run with one line, instead of a hang or a traceback."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import get_worker_info
+
+from utils.errors import RunError
+
+
+def collate_in_shared_memory(collate: Callable, samples: Sequence) -> dict:
+    """Collate samples to a batch that a data worker can hand over without allocating anything more.
+
+    torch would move the tensors to shared memory in a thread of the worker, which prints an error and drops the batch,
+    so that the parent waits forever. An error in the collate function reaches the parent.
+
+    Args:
+        collate: `data.datasets.collate_photographs` or `collate_pairs`.
+        samples: its argument.
+    """
+    batch = collate(samples)
+    if get_worker_info() is not None:
+        for value in (*batch["views"].values(), *batch.values()):
+            if isinstance(value, torch.Tensor):
+                value.share_memory_()
+    return batch
+
+
+@contextmanager
+def worker_failures() -> Iterator[None]:
+    """Report what torch says about data workers as one line; it may raise anywhere in the main thread.
+
+    Raises:
+        RunError: a worker has died, or has no shared memory left.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # torch says "exited unexpectedly" when it was waiting for the worker; the cause then has the signal.
+        text = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
+        if "DataLoader worker" not in text:
+            raise
+        if "shared memory" in text or "Bus error" in text:
+            raise RunError(
+                "a data worker has no shared memory left: enlarge /dev/shm (docker run --shm-size 8g), or use "
+                "--num_workers 0 or a smaller --batch_size"
+            ) from error
+        if "killed by signal" in text or "exited unexpectedly" in text:
+            raise RunError(
+                f"{text.strip()[:100].rstrip(' .')}, perhaps because the machine ran out of memory: use fewer "
+                "--num_workers; 0 loads the data in the main process"
+            ) from error
+        raise
