@@ -8,14 +8,14 @@ python test.py --compare logfiles/one/predictions_test.csv logfiles/other/predic
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from data.files import write_csv, write_json
-from data.tables import SPLITS, LabelTable, data_fingerprint
+from data.tables import ALL, SPLITS, LabelTable, data_fingerprint
 from utils.checkpoint import load_model
 from utils.command_line import (
     add_flag,
@@ -46,7 +46,8 @@ from utils.options import (
 )
 from utils.progress import Tally
 from utils.reporting.comparison import compare, comparison_text
-from utils.reporting.measures import evaluation_report, group_names, summary
+from utils.reporting.measures import evaluation_report, few_groups_note, group_names, resampling_groups, summary
+from utils.reporting.notes import count_training_images, orientation_notes, training_notes
 from utils.reporting.page import write_report
 from utils.reporting.scoring import ScoredSplit, measure_controls, read_split, score_split
 
@@ -65,12 +66,23 @@ def test_parser() -> argparse.ArgumentParser:
         help="a released calibration (UIQA.npy) that replaces the checkpoint's (default for a state dict: the .npy "
         "beside it)",
     )
-    parser.add_argument("--split", choices=SPLITS, default="test", help="the split to score")
+    parser.add_argument(
+        "--split",
+        choices=(*SPLITS, ALL),
+        help="the split to score; all: every row of the label file, which then needs no splits (default: test, or that "
+        "of --predictions DIR/predictions_<split>.csv)",
+    )
     parser.add_argument("--batch_size", type=integer(1), default=8, metavar="N", help="images per forward pass")
     add_fragment_draws(parser)
     add_flag(parser, "--controls", "also measure an untrained model, and the file size used as the score")
     parser.add_argument(
         "--group_by", metavar="COLUMN", help="also measure within each group: a column of the label file (e.g. subset)"
+    )
+    parser.add_argument(
+        "--resample_by",
+        metavar="COLUMN",
+        help="resample whole groups of images for the 95 %% intervals and for --compare, by a column of the label file "
+        "(or of A.csv): versions of one content, for example, or photographs of one user_name",
     )
     parser.add_argument(
         "--predictions",
@@ -127,22 +139,24 @@ def main(args: list[str] | None = None) -> int:
     options = parse_options(parser, args)
     say = partial(print, file=sys.stderr if options.json == "-" else sys.stdout)
     if options.compare:
-        return compare_files(*options.compare, options.json, say)
+        return compare_files(*options.compare, options.resample_by, options.json, say)
     if not (options.checkpoint or options.predictions):
         parser.error("give a model with --checkpoint FILE (or scores with --predictions CSV, or --compare A.csv B.csv)")
     if options.controls and options.predictions:
         parser.error("--controls scores photographs; leave out --predictions")
+    options.split = options.split or split_of(options.predictions)
     with usage_errors(parser):
         device = select_device(options.device)
     with process_group(device):
         loaded, labels, folder = set_up(parser, options, device, say)
+        columns = [name for name in (options.group_by, options.resample_by) if name]
         score = partial(
             score_photographs, device=device, batch_size=options.batch_size, num_workers=options.num_workers
         )
         if options.predictions:
-            scored = read_split(options.predictions, labels, options.split, options.group_by)
+            scored = read_split(options.predictions, labels, options.split, columns)
         else:
-            scored = score_split(loaded, labels.split(options.split), options.fragment_draws, options.group_by, score)
+            scored = score_split(loaded, labels.split(options.split), options.fragment_draws, columns, score)
         if rank() > 0:
             return 0  # even after failures: torchrun stops all ranks at the first error, and rank 0 has yet to write
         if not options.predictions:
@@ -174,13 +188,26 @@ def set_up(
     if loaded and options.compile:
         loaded.model.compile_trunks()
     take_data_options(options, loaded.options if loaded else {})
+    if options.predictions and options.lower_is_better and not options.database_dir:
+        parser.error(
+            "--lower_is_better says how to read a label file; predictions of test.py hold negated DMOS already"
+        )
     labels = load_labels(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
     for note in labels.notes if labels and rank() == 0 else ():
         say(f"Note: {note}")
-    if options.group_by and not options.predictions:
-        group_names(labels.split(options.split), options.group_by)  # an unusable column fails here, before scoring
+    if not options.predictions:  # an unusable column fails here, before scoring
+        rows = labels.split(options.split)
+        if options.group_by:
+            group_names(rows, options.group_by)
+        resampling_groups(rows, options.resample_by)
     name = options.run or results_name(loaded, options.checkpoint, options.predictions, options.logdir)
     return loaded, labels, make_folder(Path(options.logdir) / name)
+
+
+def split_of(predictions: str | None) -> str:
+    """Return the split that a file of predictions is named after, else test."""
+    name = Path(predictions or "").stem.removeprefix("predictions_")
+    return name if name in (*SPLITS, ALL) else "test"
 
 
 def results_name(loaded: LoadedModel | None, checkpoint: str | None, predictions: str | None, logdir: str) -> str:
@@ -191,10 +218,11 @@ def results_name(loaded: LoadedModel | None, checkpoint: str | None, predictions
     return path.parent.name if path.parent.parent == Path(logdir).resolve() else path.stem
 
 
-def compare_files(first: str, second: str, json_path: str | None, say: Callable) -> int:
+def compare_files(first: str, second: str, resample_by: str | None, json_path: str | None, say: Callable) -> int:
     """Compare two files of predictions; return the exit code."""
-    result = compare(first, second)
+    result = compare(first, second, resample_by=resample_by)
     say(comparison_text(result, first, second))
+    warn(result["notes"])
     if json_path:
         write_json(json_path, {"first": first, "second": second} | result)
     return 0
@@ -209,9 +237,24 @@ def measure_split(
 ) -> dict:
     """Return the measures of a scored split, with what they depend on."""
     mapping = loaded.calibration.describe() if loaded and loaded.calibration else f"as in {options.predictions}"
-    report = evaluation_report(scored.table, options.split, mapping, options.group_by)
-    report["controls"] = measure_controls(scored, loaded, options.fragment_draws, score) if options.controls else None
+    report = evaluation_report(scored.table, options.split, mapping, options.group_by, options.resample_by)
+    report["controls"] = None
+    if options.controls:
+        report["controls"] = measure_controls(scored, loaded, options.fragment_draws, score, options.resample_by)
+    trained, count, notes = loaded.options if loaded else {}, None, []
+    if loaded and labels:
+        rows = labels.split(options.split)
+        rows = rows[rows["image"].isin(scored.table["image"])]
+        if options.split != "train":
+            count = count_training_images(rows, trained)
+        notes += training_notes(labels, options.split, count, trained, options.database)
+    notes += few_groups_note(resampling_groups(scored.table, options.resample_by), options.resample_by)
+    if labels and options.database == "csv":
+        notes += orientation_notes(report, options.lower_is_better, trained)
+    warn(notes)
     return report | {
+        "training_images": count,
+        "notes": [*(labels.notes if labels else ()), *notes],
         "checkpoint": options.checkpoint,
         "predictions": options.predictions,
         "labels": os.path.relpath(labels.source) if labels else None,
@@ -223,6 +266,12 @@ def measure_split(
         "data_wait": scored.tally.data_wait if scored.tally else None,
         "environment": environment(),
     }
+
+
+def warn(notes: Sequence[str]) -> None:
+    """Print warnings on standard error."""
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
 
 
 def write_measures(report: dict, tally: Tally | None, folder: Path, json_path: str | None, say: Callable) -> None:

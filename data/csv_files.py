@@ -5,13 +5,14 @@ with a trailing comma one column too far to the left.
 """
 
 import csv
+import io
 import os
 from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from data.files import one_line
+from data.files import listing, one_line
 
 _DELIMITERS = ",;\t"
 _MAX_COLUMNS = 10_000
@@ -38,10 +39,13 @@ def read_csv_table(path: str | os.PathLike) -> pd.DataFrame:
     try:
         content = Path(path).read_bytes()
         encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        lines = content.decode(encoding).splitlines(keepends=True)
-        header_line = next((line for line in lines if line.strip()), "")
+        text = content.decode(encoding)
+        if "\0" in text:
+            raise CsvError("it has NUL characters, so it is not UTF-8 text: save it as UTF-8")
+        # Unlike str.splitlines, this ends lines at \n, \r and \r\n alone: a name may hold U+0085 or U+2028.
+        header_line = next((line for line in io.StringIO(text, newline="") if line.strip()), "")
         delimiter = next((sign for sign in _DELIMITERS if sign in header_line), ",")
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
         header, rows = None, []
         for fields in reader:
             cells = [field.strip() for field in fields]
@@ -51,13 +55,13 @@ def read_csv_table(path: str | os.PathLike) -> pd.DataFrame:
                 header = _check_header(cells)
             elif len(cells) > len(header):
                 raise CsvError(
-                    f"line {reader.line_num}: {len(cells)} fields, but the header has {len(header)}; is there a comma "
-                    "at the end or within a number?"
+                    f"line {reader.line_num}: {len(cells)} fields, but the header ({listing(header, shown=5)}) has "
+                    f"{len(header)}; is there a comma at the end or within a number?"
                 )
             else:
                 rows.append(cells + [""] * (len(header) - len(cells)))
     except UnicodeDecodeError as error:
-        raise CsvError(f"it is not UTF-8 text ({one_line(error)})") from error
+        raise CsvError(f"it is not UTF-8 text ({one_line(error)}): save it as UTF-8") from error
     except csv.Error as error:
         raise CsvError(f"line {reader.line_num}: {one_line(error)}") from error
     if header is None:
@@ -70,7 +74,7 @@ def _check_header(cells: list[str]) -> list[str]:
         raise CsvError(f"{len(cells)} columns; at most {_MAX_COLUMNS} are read")
     repeated = [name for name, count in Counter(cells).items() if count > 1 and name]
     if repeated:
-        raise CsvError(f"the column {repeated[0]!r} is there more than once")
+        raise CsvError(f"the column {repeated[0]!r} is there more than once; is the first line the header?")
     return [name or f"unnamed_{number}" for number, name in enumerate(cells, start=1)]
 
 

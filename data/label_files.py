@@ -19,7 +19,7 @@ _PUBLISHED_NAMES = {
 _COLUMNS = {"UHD_IQA": ("image_name", "quality_mos", "set"), "AVA": ("image", "mos", "")}  # image, mos, split
 _SPLIT_NAMES = {
     **dict.fromkeys(("training", "train"), "train"),
-    **dict.fromkeys(("validation", "val"), "val"),
+    **dict.fromkeys(("validation", "val", "valid"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _MAX_COLUMNS = 10_000  # of AVA.txt: pandas takes minutes to parse a million
@@ -46,7 +46,9 @@ def find_label_file(database: str, folder: Path) -> Path:
     raise TableError(f"no label file of {database}; tried\n  {tried}\nGive its path with --metadata FILE")
 
 
-def read_labels(database: str, source: Path, image_column: str, mos_column: str, split_column: str) -> pd.DataFrame:
+def read_labels(
+    database: str, source: Path, image_column: str, mos_column: str, split_column: str, needs_split: bool = True
+) -> pd.DataFrame:
     """Read a label file.
 
     Args:
@@ -54,6 +56,7 @@ def read_labels(database: str, source: Path, image_column: str, mos_column: str,
         source: the label file.
         image_column, mos_column, split_column: column names of a "csv" label file; a column "split" is optional, one of
             another name is not.
+        needs_split: False if splits do not matter: then any column may be missing, and hold anything.
 
     Returns:
         One row an image, with columns `image`, `mos` (NaN if it is not a number), `split` ("train" for every row if the
@@ -68,7 +71,8 @@ def read_labels(database: str, source: Path, image_column: str, mos_column: str,
     image_column, mos_column, split_column = _COLUMNS.get(database, columns)
     for name in filter(None, (image_column, mos_column, split_column)):
         frame = match_column(frame, name)
-    required = [image_column, mos_column] + ([split_column] if split_column not in ("split", "set", "") else [])
+    is_split_required = needs_split and split_column not in ("split", "set", "")
+    required = [image_column, mos_column, *([split_column] if is_split_required else [])]
     missing = [name for name in required if name not in frame]
     if missing:
         raise TableError(
@@ -76,7 +80,8 @@ def read_labels(database: str, source: Path, image_column: str, mos_column: str,
         )
     if frame.empty:
         raise TableError(f"{source}: the label file has no rows")
-    _check_split_is_used(frame, source, split_column)
+    if needs_split:
+        _check_split_is_used(frame, source, split_column)
     nameless = frame.index[frame[image_column] == ""]
     if len(nameless):
         raise TableError(f"{source}: {len(nameless)} rows have no image name: rows {listing(nameless + 1)}")
@@ -86,21 +91,31 @@ def read_labels(database: str, source: Path, image_column: str, mos_column: str,
         raise TableError(f"{source}: {len(duplicates)} images are listed more than once: {listing(duplicates)}")
 
     mos = frame[mos_column] if database == "AVA" else to_numbers(frame[mos_column])
+    commas = frame.loc[mos.isna(), mos_column].astype(str).str.fullmatch(r"[+-]?\d+,\d+")
+    if commas.any():
+        example = frame.loc[commas.idxmax(), mos_column]
+        raise TableError(
+            f"{source}: column {mos_column!r} has decimal commas ({example}): write {example.replace(',', '.')}"
+        )
     table = pd.DataFrame({"image": images, "mos": mos, "split": "train", SET: ""})
     if split_column in frame:
         table[SET] = frame[split_column]
         table["split"] = table[SET].str.lower().map(_SPLIT_NAMES)
-        unknown = table.loc[table["split"].isna(), SET].unique()
-        if len(unknown):
+        unknown = table.loc[table["split"].isna(), SET].replace("", "empty cells").unique()
+        if len(unknown) and needs_split:
             known = listing(_SPLIT_NAMES)
             raise TableError(f"{source}: column {split_column!r} holds {listing(unknown)}; known: {known}")
+        table["split"] = table["split"].fillna("train")
     others = frame.drop(columns=[*table, "path", image_column, mos_column], errors="ignore")
     return table.join(others.replace("", None))
 
 
 def _header_hint(columns: pd.Index) -> str:
     """Say what to do about a header without the expected columns."""
-    if any(Path(name).suffix.lower() in EXTENSIONS for name in columns):
+    if (
+        any(Path(name).suffix.lower() in EXTENSIONS for name in columns)
+        or to_numbers(columns.to_series()).notna().any()
+    ):
         return "The first line must be a header, such as image,mos,split"
     return "For a label file of your own use --database csv with --image_column and --mos_column"
 
@@ -110,7 +125,9 @@ def _check_split_is_used(frame: pd.DataFrame, source: Path, split_column: str) -
     if split_column in frame or not split_column:
         return
     for name in frame:
-        if name.casefold() in ("set", "split", "subset") and set(frame[name].str.lower()) <= _SPLIT_NAMES.keys():
+        words = set(frame[name].astype(str).str.lower()) - {""}
+        splits = {_SPLIT_NAMES[word] for word in words & _SPLIT_NAMES.keys()}
+        if len(splits) > 1 or (words and words <= _SPLIT_NAMES.keys()):
             raise TableError(f"{source}: its column {name!r} holds splits: give it with --split_column {name}")
 
 
@@ -144,7 +161,7 @@ def _read_ava(source: Path) -> pd.DataFrame:
     else:
         if len(start.split()) > _MAX_COLUMNS:
             raise TableError(f"{source}: a line of {len(start.split())} fields; AVA.txt has 15")
-        frame = pd.read_csv(source, sep=r"\s+", header=None)
+        frame = pd.read_csv(source, sep=r"\s+", header=None, dtype={1: str}, keep_default_na=False, na_values=[""])
         if frame.shape[1] < 12:
             raise TableError(f"{source}: {frame.shape[1]} columns; AVA.txt has index, image and ten vote counts first")
         images, counts = frame[1], frame.iloc[:, 2:12]

@@ -15,6 +15,8 @@ from data.files import listing
 from data.label_files import DATABASES, SET, TableError, find_label_file, read_labels
 
 SPLITS = ("train", "val", "test")
+ALL = "all"  # in place of a split: every row, whether or not the label file has splits
+OFFICIAL_SPLIT = "the label file's own split"
 _FindImage = Callable[[str, str], str | None]  # (image, set) -> path
 
 
@@ -38,8 +40,8 @@ class LabelTable:
     notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> pd.DataFrame:
-        """Return the rows of one split, in the label file's order."""
-        return self.frame[self.frame["split"] == name]
+        """Return the rows of one split, or of ALL, in the label file's order."""
+        return self.frame if name == ALL else self.frame[self.frame["split"] == name]
 
 
 def load_table(
@@ -53,23 +55,26 @@ def load_table(
     image_column: str = "image",
     mos_column: str = "mos",
     split_column: str = "split",
+    lower_is_better: bool = False,
 ) -> LabelTable:
     """Read a data set's labels, decide the splits and find the images of the requested splits.
 
     UHD-IQA's full label file has the official split in its column `set`. If there is no such column, or no official
     validation image, the training rows are divided 80 / 20 by `numpy.random.RandomState(random_seed).permutation`, as
-    in the published code. There are ten parameters because each is one option of the command line.
+    in the published code. There are eleven parameters because each is one option of the command line.
 
     Args:
         database: one of DATABASES.
         database_dir: folder of the images, which may also be in `<dir>/<set>` or `<dir>/../<set>`.
-        splits: the splits that this run reads; only their images need to be there.
+        splits: the splits that this run reads; only their images need to be there. With (ALL,) no split is made.
         metadata: the label file; by default its published name is searched in and above `database_dir`.
         random_seed: seed of the random split, 0 <= random_seed < 2**32.
         split_by: a column whose groups are not divided by the random split, which then replaces an official validation
             set, too; the test set stays.
         skip_missing: leave out images that are missing or have no finite opinion, instead of raising.
         image_column, mos_column, split_column: as in `read_labels`.
+        lower_is_better: the opinions of a "csv" label file fall with quality, as DMOS do: `mos` is their negative,
+            which leaves differences between opinions, and so RMSE and MAE, as they are.
 
     Raises:
         TableError: the label file is missing or unusable, opinions are not finite, images are missing, or a requested
@@ -79,14 +84,21 @@ def load_table(
         raise TableError(f"unknown database {database!r}: choose from {', '.join(DATABASES)}")
     folder = Path(database_dir)
     source = Path(metadata) if metadata else find_label_file(database, folder)
-    frame = read_labels(database, source, image_column, mos_column, split_column)
+    frame = read_labels(database, source, image_column, mos_column, split_column, needs_split=ALL not in splits)
     notes: list[str] = []
+    if lower_is_better and database == "csv":
+        frame["mos"] = 0 - frame["mos"]
+        notes.append(
+            f"--lower_is_better: MOS and scores are the negatives of {source}'s scale, higher for better images"
+        )
     unrated = frame.loc[~np.isfinite(frame["mos"]), "image"]
     frame = _leave_out(frame, unrated, f"{source}: {len(unrated)} opinions are not finite", skip_missing, notes)
-    find_image, rule = _image_finder(folder), "the label file's own split"
-    if split_by is not None or _lacks_validation(frame, splits, folder, find_image, notes):
+    find_image, rule = _image_finder(folder), OFFICIAL_SPLIT
+    if ALL in splits:
+        rule = "all rows"
+    elif split_by is not None or _lacks_validation(frame, splits, folder, find_image, notes):
         frame, rule = _random_split(frame, source, random_seed, split_by, rule)
-    requested = frame["split"].isin(splits)
+    requested = frame["split"].isin(SPLITS if ALL in splits else splits)
     paths = map(find_image, frame.loc[requested, "image"], frame.loc[requested, SET])
     frame["path"] = pd.Series(list(paths), frame.index[requested], object)
     missing = frame.loc[requested & frame["path"].isna(), "image"]
@@ -98,10 +110,14 @@ def load_table(
     twice = frame.loc[frame["path"].notna() & frame["path"].duplicated(), "image"]
     if len(twice):
         raise TableError(f"{source}: {len(twice)} images are listed more than once by other names: {listing(twice)}")
+    table = LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
     for split in splits:
-        if not (frame["split"] == split).any():
-            raise TableError(f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE")
-    return LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
+        if table.split(split).empty:
+            remedy = ", or evaluate all rows with --split all" if split == "test" and database == "csv" else ""
+            raise TableError(
+                f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE{remedy}"
+            )
+    return table
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:
@@ -185,17 +201,28 @@ def _image_finder(folder: Path) -> _FindImage:
             names.setdefault(_fold(name), []).append(name)
         return names
 
+    def find_similar(path: Path, name: Path) -> Path | None:
+        parents = name.parent.parts
+        if name.is_absolute() or ".." in parents:
+            path, parents = path / name.parent, ()
+        for part in (*parents, name.name):
+            same = part in names_in(path) and (path / part).is_dir()
+            names = [part] if same else similar_names(path).get(_fold(part), [])
+            if len(names) != 1:
+                return None
+            path = path / names[0]
+        return path if path.is_file() else None
+
     def find_image(name: str, set_name: str) -> str | None:
         folders = [folder, folder / set_name, folder.absolute().parent / set_name] if set_name else [folder]
         for candidate in folders:
             # os.path.isfile, unlike Path.is_file, returns False for a name that is too long for the file system.
             if os.path.isfile(candidate / name) if "/" in name else name in names_in(candidate):
                 return str(candidate / name)
-        # Labels made on Windows or macOS may differ in slashes, case or Unicode form.
+        # Labels made on Windows or macOS may differ in slashes, case or Unicode form, of folders as well.
         for candidate in folders:
-            path = candidate / name.replace("\\", "/")
-            if len(names := similar_names(path.parent).get(_fold(path.name), [])) == 1:
-                return str(path.with_name(names[0]))
+            if path := find_similar(candidate, Path(name.replace("\\", "/"))):
+                return str(path)
         return None
 
     return find_image

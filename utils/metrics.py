@@ -5,6 +5,8 @@ import warnings
 import numpy as np
 from scipy import stats
 
+from utils.resampling import Kendall, Spearman, pearson, resample_counts
+
 MEASURES = ("SRCC", "KRCC", "PLCC", "RMSE", "MAE")
 
 
@@ -56,40 +58,47 @@ def selection_criterion(measures: dict[str, float]) -> float:
 
 
 def bootstrap_intervals(
-    scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, resamples: int = 1000, seed: int = 0
+    scores: np.ndarray,
+    mapped: np.ndarray,
+    mos: np.ndarray,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
     """Return 95 % intervals of `mapped_metrics` by the paired percentile bootstrap (Efron & Tibshirani 1993, ch. 13).
 
-    Images are drawn with replacement, score and opinion together; the mapping is held fixed. Resamples in which a
+    Images are drawn with replacement, score and opinion together; the mapping is held fixed. Images of one scene are
+    alike and say less than as many independent ones: with `groups`, whole groups are drawn. Resamples in which a
     measure is undefined (all scores equal, for example) are left out of its interval.
 
     Args:
         scores, mapped, mos: (n,) each.
         resamples: number of resamples.
         seed: of the resampling.
+        groups: (n,) the group of each image; None to draw single images.
 
     Returns:
-        For each measure [low, high]; NaN for fewer than two images.
+        For each measure [low, high]; NaN for fewer than two images or groups.
     """
     scores, mos = _check(scores, mos)
     mapped, _ = _check(mapped, mos)
-    if len(mos) < 2:
+    groups = np.arange(len(mos)) if groups is None else np.asarray(groups)
+    if len(set(groups.tolist())) < 2:
         return {name: [float("nan"), float("nan")] for name in MEASURES}
-
-    def resampled(index: np.ndarray) -> list[float]:
-        return list(mapped_metrics(scores[index], mapped[index], mos[index]).values())
-
+    spearman, kendall, error = Spearman(scores, mos), Kendall(scores, mos), mapped - mos
+    measures = [
+        [
+            spearman(counts),
+            kendall(counts),
+            pearson(mapped, mos, counts),
+            np.sqrt(counts @ error**2 / counts.sum(1)),
+            counts @ np.abs(error) / counts.sum(1),
+        ]
+        for counts in resample_counts(groups, resamples, seed)
+    ]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about undefined resamples, which are left out below
-        distribution = stats.bootstrap(
-            (np.arange(len(scores)),),
-            resampled,
-            n_resamples=resamples,
-            vectorized=False,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).bootstrap_distribution  # (measures, resamples)
-        limits = np.nanpercentile(distribution, [2.5, 97.5], axis=1).T
+        warnings.simplefilter("ignore")  # about a measure that is undefined in all resamples
+        limits = np.nanpercentile(np.concatenate(measures, axis=1), [2.5, 97.5], axis=1).T
     return {name: [float(low), float(high)] for name, (low, high) in zip(MEASURES, limits, strict=True)}
 
 

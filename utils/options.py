@@ -196,6 +196,12 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
         help="split the training rows at random, but keep rows that share a value in this column on one side (e.g. "
         "user_name)",
     )
+    add_flag(
+        group,
+        "--lower_is_better",
+        "csv: lower opinions are better, as DMOS are; they are negated, so that MOS, scores and quality are all higher "
+        "for better images, and RMSE and MAE stay on the label file's scale",
+    )
     add_flag(group, "--skip_missing", "skip missing images and opinions that are not numbers, instead of stopping")
     group.add_argument(
         "--random_seed",
@@ -209,7 +215,7 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
 
 DATA_OPTIONS = (
     *("database", "database_dir", "metadata", "image_column", "mos_column", "split_column", "split_by"),
-    *("skip_missing", "random_seed"),
+    *("lower_is_better", "skip_missing", "random_seed"),
 )
 
 

@@ -109,3 +109,29 @@ def test_two_images_have_intervals_and_fewer_have_none(n):
     intervals = bootstrap_intervals(scores, scores, scores, resamples=100)
     assert list(intervals) == list(MEASURES)
     assert np.isfinite(list(intervals.values())).all() == (n >= 2)
+
+
+def widths(intervals: dict[str, list[float]]) -> np.ndarray:
+    return np.array([high - low for low, high in intervals.values()])
+
+
+def test_images_that_are_groups_of_their_own_are_resampled_as_without_groups(sample):
+    scores, mos = sample
+    names = np.array([f"{number}" for number in range(len(mos))])
+    assert bootstrap_intervals(scores, scores, mos, groups=names) == bootstrap_intervals(scores, scores, mos)
+
+
+def test_copies_of_images_add_nothing_if_they_are_resampled_together(sample):
+    """Five copies of each image make the intervals of single images too narrow by sqrt(5), and those of groups not."""
+    scores, mos = sample
+    copied = np.repeat(scores, 5), np.repeat(scores, 5), np.repeat(mos, 5)
+    once = bootstrap_intervals(scores, scores, mos)
+    together = bootstrap_intervals(*copied, groups=np.repeat(np.arange(len(mos)), 5))
+    apart = bootstrap_intervals(*copied)
+    np.testing.assert_allclose(widths(together), widths(once), rtol=1e-9)
+    np.testing.assert_allclose(widths(once) / widths(apart), math.sqrt(5), rtol=0.15)
+
+
+def test_one_group_has_no_intervals(sample):
+    scores, mos = sample
+    assert np.isnan(widths(bootstrap_intervals(scores, scores, mos, groups=np.zeros(len(mos))))).all()

@@ -1,20 +1,26 @@
 """Test whether two checkpoints differ significantly: a paired bootstrap over the same photographs."""
 
 import os
-import warnings
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from utils.errors import RunError
 from utils.predictions import read_predictions
+from utils.reporting.measures import few_groups_note, resampled_text, resampling_groups
+from utils.resampling import Spearman, pearson, resample_counts
 
 RESAMPLES = 10_000
-BATCH = 500  # resamples computed at once: an array of 500 x 900 images x 8 bytes takes 4 MB
+SCOPE = "two checkpoints, not two methods: the variation between training seeds is not included"
 
 
-def compare(first: str | os.PathLike, second: str | os.PathLike, resamples: int = RESAMPLES, seed: int = 0) -> dict:
+def compare(
+    first: str | os.PathLike,
+    second: str | os.PathLike,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    resample_by: str | None = None,
+) -> dict:
     """Test whether the SRCC and PLCC of two checkpoints differ.
 
     Images are drawn with replacement, the same ones for both checkpoints, so that easy and hard draws cancel out (Efron
@@ -26,42 +32,52 @@ def compare(first: str | os.PathLike, second: str | os.PathLike, resamples: int 
         first, second: files of predictions for the same images with the same opinions.
         resamples: B.
         seed: of the resampling.
+        resample_by: column of the first file whose groups are drawn as wholes.
 
     Returns:
-        `n`, `resamples`, `plcc_of` ("quality", or "score" if a file has no mapping) and for SRCC and PLCC the dict
-        `first`, `second`, `difference` (second - first), `ci95`, `p`; NaN where a correlation is undefined.
+        `compares` (what the test covers), `n`, `resamples`, `resampled` (what was drawn), `notes` (warnings),
+        `plcc_of` ("quality", or "score" if a file has no mapping) and for SRCC and PLCC the dict `first`, `second`,
+        `difference` (second - first), `ci95`, `p`; NaN where a correlation is undefined.
 
     Raises:
-        RunError: a file cannot be read, or the two do not hold the same images and opinions.
+        RunError: a file cannot be read, or the two do not hold the same images and opinions; or as
+            `resampling_groups`.
     """
-    tables = [read_predictions(path).set_index("image") for path in (first, second)]
+    tables = [read_predictions(path) for path in (first, second)]
+    groups = resampling_groups(tables[0], resample_by)
+    tables = [table.set_index("image") for table in tables]
     _check_same(tables, (first, second))
     tables[1] = tables[1].loc[tables[0].index]
     mapped = "quality" if all(np.isfinite(table["quality"]).all() for table in tables) else "score"
-    columns = [table[name].to_numpy() for table in tables for name in ("score", mapped)] + [tables[0]["mos"].to_numpy()]
-    n = len(tables[0])
-    observed, distribution = np.full((2, 2), np.nan), np.full((2, 0), np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant scores: their correlation is NaN, and such resamples are left out
-        if n > 1:
-            observed = _correlations(*columns)
-            distribution = stats.bootstrap(
-                columns,
-                lambda *resampled, axis: np.subtract(*_correlations(*resampled)[::-1]),
-                n_resamples=resamples,
-                batch=BATCH,
-                vectorized=True,
-                paired=True,
-                method="percentile",
-                rng=np.random.default_rng(seed),
-            ).bootstrap_distribution
-    rows = {name: _row(*observed[:, k], distribution[k]) for k, name in enumerate(("SRCC", "PLCC"))}
-    return {"n": n, "resamples": resamples, "plcc_of": mapped, **rows}
+    mos, n = tables[0]["mos"].to_numpy(), len(tables[0])
+    spearman = [Spearman(table["score"].to_numpy(), mos) for table in tables]
+    qualities = [table[mapped].to_numpy() for table in tables]
+
+    def correlations(counts: np.ndarray) -> np.ndarray:  # (2 measures, 2 files, resamples)
+        srcc = [of_file(counts) for of_file in spearman]
+        return np.array([srcc, [pearson(quality, mos, counts) for quality in qualities]])
+
+    observed = correlations(np.ones((1, n)))[:, :, 0]
+    drawn = resample_counts(np.arange(n) if groups is None else groups, resamples, seed)
+    differences = np.concatenate([np.diff(correlations(counts), axis=1)[:, 0] for counts in drawn], axis=1)
+    rows = {name: _row(*observed[k], differences[k]) for k, name in enumerate(("SRCC", "PLCC"))}
+    return {
+        "compares": SCOPE,
+        "n": n,
+        "resamples": resamples,
+        "resampled": resampled_text(n, groups, resample_by),
+        "notes": few_groups_note(groups, resample_by),
+        "plcc_of": mapped,
+        **rows,
+    }
 
 
 def comparison_text(result: dict, first: str, second: str) -> str:
     """Return a comparison as a table for the terminal."""
-    lines = [f"{result['n']} images; A: {first}; B: {second}", f"{'':<6}{'A':>8}{'B':>9}{'B - A':>9}  95 % interval"]
+    lines = [
+        f"Two checkpoints, {result['n']} images; A: {first}; B: {second}",
+        f"{'':<6}{'A':>8}{'B':>9}{'B - A':>9}  95 % interval",
+    ]
     for name in ("SRCC", "PLCC"):
         row = result[name]
         low, high = row["ci95"]
@@ -71,9 +87,9 @@ def comparison_text(result: dict, first: str, second: str) -> str:
         )
     reason = ", because a file has no mapped quality" if result["plcc_of"] == "score" else ""
     lines += [
-        f"Paired bootstrap over images, {result['resamples']} resamples; p is two-sided, for no difference. PLCC is of "
-        f"the column {result['plcc_of']}{reason}.",
-        "This compares two checkpoints, not two methods: the variation between training seeds is not included.",
+        f"Paired bootstrap, {result['resamples']:,} resamples of {result['resampled']}; p is two-sided, for no "
+        f"difference. PLCC is of the column {result['plcc_of']}{reason}.",
+        f"This compares {result['compares']}.",
     ]
     return "\n".join(lines)
 
@@ -94,19 +110,6 @@ def _check_same(tables: list[pd.DataFrame], paths: tuple) -> None:
             f"{tables[0].index[row]} has MOS {mos[0][row]:g} in {paths[0]} and {mos[1][row]:g} in {paths[1]}; "
             "compare predictions for the same labels"
         )
-
-
-def _correlations(
-    first: np.ndarray, first_mapped: np.ndarray, second: np.ndarray, second_mapped: np.ndarray, mos: np.ndarray
-) -> np.ndarray:
-    """Return SRCC of scores and PLCC of mapped scores; (..., n) each -> (2 files, 2 measures, ...)."""
-    *ranks, mos_ranks = stats.rankdata([first, second, mos], axis=-1)
-    pairs = zip(ranks, (first_mapped, second_mapped), strict=True)
-    return np.array([[_pearson(rank, mos_ranks), _pearson(mapped, mos)] for rank, mapped in pairs])
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return stats.pearsonr(x, y, axis=-1).statistic
 
 
 def _row(first: float, second: float, differences: np.ndarray) -> dict:

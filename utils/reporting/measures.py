@@ -3,44 +3,55 @@
 import numpy as np
 import pandas as pd
 
-from data.files import natural_order
+from data.files import listing, natural_order
 from utils.calibration import fit_calibration
 from utils.errors import RunError
 from utils.metrics import MEASURES, bootstrap_intervals, mapped_metrics
 
 RESAMPLES = 1000
 MAX_GROUPS = 50
+FEW_GROUPS = 10  # resampling fewer gives intervals that are too narrow
 NO_MAPPING = "not available: the checkpoint has no mapping; give one with --calibration FILE (UIQA.npy)"
 
 
 def evaluation_report(
-    table: pd.DataFrame, split: str, mapping: str, group_by: str | None = None, seed: int = 0
+    table: pd.DataFrame,
+    split: str,
+    mapping: str,
+    group_by: str | None = None,
+    resample_by: str | None = None,
+    seed: int = 0,
 ) -> dict:
     """Measure scores against opinions in three protocols.
 
     Args:
-        table: one row per image: mos, score, quality (NaN without a mapping), and the column to group by.
-        split: name of the split.
+        table: one row per image: mos, score, quality (NaN without a mapping), and the columns named below.
+        split: name of the split, or "all".
         mapping: description of the mapping from score to quality.
         group_by: column whose groups are also measured, see `group_report`.
+        resample_by: column whose groups the bootstrap draws as wholes, see `resampling_groups`.
         seed: of the bootstrap.
 
     Returns:
-        `split`, `n`; for each protocol the five measures, `ci95` (95 % intervals by the bootstrap, the mapping held
-        fixed) and `mapping` (its description): `raw` scores; `val_fitted`, which is `quality`, None without a mapping;
-        `test_fitted`, mapped by a fit on these labels themselves: a bound, not a result; `groups`, None without
-        `group_by`; and `bootstrap`, its description.
+        `split`, `n`; `training_images`, None, for test.py to fill in; for each protocol the five measures, `ci95` (95 %
+        intervals by the bootstrap, the mapping held fixed) and `mapping` (its description): `raw` scores; `val_fitted`,
+        which is `quality`, None without a mapping; `test_fitted`, mapped by a fit on these labels themselves: a bound,
+        not a result; `groups`, None without `group_by`; `resample_by`, the column and its number of `groups`, or None;
+        and `bootstrap`, its description.
     """
     scores, mos = table["score"].to_numpy(), table["mos"].to_numpy()
     own = fit_calibration(scores, mos, f"the {split} labels themselves")
     protocols = {"raw": (scores, "none: raw scores"), "val_fitted": None, "test_fitted": (own(scores), own.describe())}
     if is_mapped(table):
         protocols["val_fitted"] = (table["quality"].to_numpy(), mapping)
-    report = {"split": split, "n": len(scores)}
+    groups = resampling_groups(table, resample_by)
+    report = {"split": split, "n": len(scores), "training_images": None}
     for name, protocol in protocols.items():
-        report[name] = protocol and measure(scores, protocol[0], mos, seed) | {"mapping": protocol[1]}
-    report["groups"] = group_report(table, group_by) if group_by else None
-    return report | {"bootstrap": f"paired percentile, {RESAMPLES} resamples, the mapping held fixed"}
+        report[name] = protocol and measure(scores, protocol[0], mos, groups, seed) | {"mapping": protocol[1]}
+    report["groups"] = group_report(table, group_by, resample_by) if group_by else None
+    report["resample_by"] = resample_by and {"column": resample_by, "groups": len(set(groups))}
+    drawn = resampled_text(len(scores), groups, resample_by)
+    return report | {"bootstrap": f"paired percentile, {RESAMPLES:,} resamples of {drawn}, the mapping held fixed"}
 
 
 def is_mapped(table: pd.DataFrame) -> bool:
@@ -48,31 +59,39 @@ def is_mapped(table: pd.DataFrame) -> bool:
     return bool(np.isfinite(table["quality"]).all())
 
 
-def measure(scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, seed: int = 0) -> dict:
-    """Return the five measures, and their 95 % intervals as `ci95`."""
-    intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed)
+def measure(
+    scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
+) -> dict:
+    """Return the five measures, and their 95 % intervals as `ci95`; with groups, these are resampled as wholes."""
+    intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed, groups)
     return mapped_metrics(scores, mapped, mos) | {"ci95": intervals}
 
 
-def group_report(table: pd.DataFrame, column: str) -> dict:
+def group_report(table: pd.DataFrame, column: str, resample_by: str | None = None) -> dict:
     """Measure scores within each group of photographs.
 
     Args:
-        table: one row per image: mos, score, quality, and the column.
+        table: one row per image: mos, score, quality, and the columns named below.
         column: its entries name the groups; a photograph without an entry is in none.
+        resample_by: as for `evaluation_report`; what is drawn within a group is its part of a scene, for example.
 
     Returns:
         `column`; `protocol`, the description of the mapping; `measures`: for each group, in natural order, `n` and the
         measures with `ci95`.
 
     Raises:
-        RunError: as `group_names`.
+        RunError: as `group_names` and `resampling_groups`.
     """
     mapped = "quality" if is_mapped(table) else "score"
+    drawn = resampling_groups(table, resample_by)
     groups = {}
     for name in group_names(table, column):
-        rows = table[table[column] == name]
-        measures = measure(rows["score"].to_numpy(), rows[mapped].to_numpy(), rows["mos"].to_numpy())
+        selected = (table[column] == name).to_numpy()
+        rows = table[selected]
+        measures = measure(
+            *(rows[values].to_numpy() for values in ("score", mapped, "mos")),
+            None if drawn is None else drawn[selected],
+        )
         groups[str(name)] = {"n": len(rows)} | measures
     protocol = "the mapping is that of the whole split" if mapped == "quality" else "raw scores"
     return {"column": column, "protocol": protocol, "measures": groups}
@@ -94,6 +113,54 @@ def group_names(table: pd.DataFrame, column: str) -> list:
     return names
 
 
+def resampling_groups(table: pd.DataFrame, column: str | None) -> np.ndarray | None:
+    """Return the group of each image, (n,), which the bootstrap is to draw as wholes; None without a column.
+
+    Args:
+        table: one row per image: image, and the column.
+        column: its entries name the groups.
+
+    Raises:
+        RunError: there is no such column, it has empty cells, or all images are in one group.
+    """
+    if column is None:
+        return None
+    if column not in table:
+        raise RunError(f"--resample_by {column}: no such column; choose from {', '.join(map(str, table.columns))}")
+    empty = table.loc[table[column].isna(), "image"]
+    if len(empty):
+        raise RunError(
+            f"--resample_by {column}: {len(empty)} images have no entry in this column: {listing(empty)}; fill in "
+            "their groups"
+        )
+    groups = table[column].to_numpy()
+    if len(set(groups)) < 2:
+        raise RunError(f"--resample_by {column}: all images are in one group; resampling needs two groups, better ten")
+    return groups
+
+
+def resampled_text(images: int, groups: np.ndarray | None, column: str | None) -> str:
+    """Return what the bootstrap draws, to follow "resamples of"."""
+    return f"{images:,} images" if groups is None else f"{len(set(groups)):,} groups of images (column {column})"
+
+
+def few_groups_note(groups: np.ndarray | None, column: str | None) -> list[str]:
+    """Return a warning if too few groups are resampled."""
+    if groups is None or len(set(groups)) >= FEW_GROUPS:
+        return []
+    return [
+        f"--resample_by {column} has only {len(set(groups))} groups: intervals from fewer than {FEW_GROUPS} are "
+        "unreliable, as a rule too narrow"
+    ]
+
+
+def heading(report: dict) -> str:
+    """Return which images were measured."""
+    n, split = report["n"], report["split"]
+    images = f"all {n} images" if split == "all" else f"{split} split, {n} images"
+    return images + (", training images included" if report["training_images"] else "")
+
+
 def protocol_notes(report: dict) -> dict[str, str]:
     """Describe for each protocol the mapping of PLCC, RMSE and MAE, and what the figures may be compared with."""
     split = report["split"]
@@ -101,8 +168,11 @@ def protocol_notes(report: dict) -> dict[str, str]:
         "test": "; the protocol of the published tables",
         "val": "; optimistic: the epoch was selected on these images",
         "train": "; optimistic: the model was trained on these images",
+        "all": "",
     }[split]
-    notes = {"raw": "no mapping, raw scores" + (note if split == "test" else "")}
+    if report["training_images"]:
+        note = "; optimistic: training images are included"
+    notes = {"raw": "no mapping, raw scores" + (note if split in ("test", "all") else "")}
     if report["val_fitted"]:
         mapping = report["val_fitted"]["mapping"]
         notes["val_fitted"] = f"mapping {mapping}{note if mapping == 'fitted on validation' else ''}"
@@ -131,7 +201,7 @@ def summary(report: dict) -> str:
         rows[f"control: {name.replace('_', ' ')}"] = measures
     notes, source = protocol_notes(report), report["predictions"] or report["checkpoint"]
     lines = [
-        f"{report['split']} split, {report['n']} images, {source}; [95 % interval]",
+        f"{heading(report)}, {source}; [95 % interval]",
         measures_table(rows),
         "SRCC and KRCC are of raw scores. PLCC, RMSE and MAE:",
         f"  raw          {notes['raw']}",

@@ -19,7 +19,7 @@ from utils.metrics import MEASURES
 from utils.reporting.figures import draw_scatter
 from utils.reporting.gallery import SECTIONS, Gallery, make_gallery, select_rows, thumbnails
 from utils.reporting.maps import CAPTION
-from utils.reporting.measures import is_mapped, protocol_notes
+from utils.reporting.measures import heading, is_mapped, protocol_notes
 from utils.reporting.scoring import ScoredSplit
 
 # Numeric columns of the page's table and their headings; points_<view> are added to these.
@@ -101,7 +101,8 @@ def write_html_report(
     if is_mapped(table):
         table = table.assign(error=table["quality"] - table["mos"])
     columns = [name for name in table if (name in HEADINGS or name.startswith("points_")) and table[name].notna().any()]
-    groups = table[report["groups"]["column"]] if report["groups"] else [None] * len(table)
+    group_column = report["groups"] and report["groups"]["column"]
+    groups = table[group_column] if group_column else [None] * len(table)
     images = {
         "name": table["image"],
         "group": [None if pd.isna(group) else str(group) for group in groups],
@@ -113,6 +114,8 @@ def write_html_report(
         nonce=secrets.token_urlsafe(16),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
         report=report,
+        heading=heading(report),
+        group_column=group_column,
         measures=MEASURES,
         protocols=protocol_notes(report),
         headline="val_fitted" if report["val_fitted"] else "raw",

@@ -1,6 +1,6 @@
 """The scores of a split: from a model, from a file, or from baselines that ignore the photograph's content."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from data.datasets import PhotographDataset
+from data.files import listing
 from data.tables import LabelTable
 from models import build_model
 from utils.calibration import fit_calibration
@@ -16,7 +17,7 @@ from utils.errors import RunError
 from utils.loaded_model import LoadedModel
 from utils.predictions import predictions_table, read_predictions
 from utils.progress import Tally
-from utils.reporting.measures import measure
+from utils.reporting.measures import measure, resampling_groups
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ScoredSplit:
 
 
 def score_split(
-    loaded: LoadedModel, rows: pd.DataFrame, draws: int, group_by: str | None, score: Callable
+    loaded: LoadedModel, rows: pd.DataFrame, draws: int, columns: Sequence[str], score: Callable
 ) -> ScoredSplit:
     """Score the photographs of a split.
 
@@ -45,7 +46,7 @@ def score_split(
         loaded: the model, on the device.
         rows: of the label table.
         draws: fragment draws per photograph.
-        group_by: column of the rows to add to the table of predictions.
+        columns: of the rows to add to the table of predictions, such as the one to group by.
         score: `utils.inference.score_photographs` with device, batch size and workers filled in.
 
     Raises:
@@ -57,30 +58,53 @@ def score_split(
     table = rows[["image", "mos"]].join(predictions_table(scores, loaded.calibration))[np.isfinite(scores.scores)]
     if table.empty:
         raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
-    return ScoredSplit(*_join_labels(table, rows, group_by), failures, scores.tally)
+    return ScoredSplit(*_join_labels(table, rows, columns), failures, scores.tally)
 
 
-def read_split(path: str, labels: LabelTable | None, split: str, group_by: str | None) -> ScoredSplit:
-    """Read predictions, and find their photographs and groups in the label file's split if there is one.
+def read_split(path: str, labels: LabelTable | None, split: str, columns: Sequence[str]) -> ScoredSplit:
+    """Read predictions, and find their photographs and further columns in the label file's split if there is one.
 
     Raises:
-        RunError: the file cannot be used, or none of its images is in the split.
+        RunError: the file cannot be used, its images are not in the split, or it holds other opinions.
     """
     table = read_predictions(path)
     rows = labels.split(split) if labels else table.assign(path=None)
+    if labels:
+        _check_labels(path, table, labels, split)
+    return ScoredSplit(*_join_labels(table, rows, columns), [], None)
+
+
+def _check_labels(path: str, table: pd.DataFrame, labels: LabelTable, split: str) -> None:
+    rows = labels.split(split)
     if not table["image"].isin(rows["image"]).any():
         raise RunError(f"{path}: none of its images is in the {split} split of {labels.source}")
-    return ScoredSplit(*_join_labels(table, rows, group_by), [], None)
+    elsewhere = set(labels.frame["image"]) - set(rows["image"])
+    outside = table.loc[table["image"].isin(elsewhere), "image"]
+    if len(outside):
+        raise RunError(
+            f"{path}: {len(outside)} of its {len(table)} images are not in the {split} split of {labels.source}: "
+            f"{listing(outside)}; give their split with --split (all, if they are of several)"
+        )
+    both = table.merge(rows, on="image", suffixes=("", "_of_labels"))
+    different = both[(both["mos"] - both["mos_of_labels"]).abs() > 1e-6 + 0.01 * rows["mos"].std(ddof=0)]
+    if len(different):
+        row = different.iloc[0]
+        raise RunError(
+            f"{path}: {row['image']} has MOS {row['mos']:g}, and in {labels.source} {row['mos_of_labels']:g}; measure "
+            "predictions with the labels they were made with (see --mos_column and --lower_is_better)"
+        )
 
 
-def _join_labels(table: pd.DataFrame, rows: pd.DataFrame, group_by: str | None) -> tuple[pd.DataFrame, dict]:
-    """Return predictions with the column to group by, matched by image name, and the rows' files by image name."""
-    if group_by and group_by not in table and group_by in rows:
-        table = table.join(rows.set_index("image")[group_by], on="image")
+def _join_labels(table: pd.DataFrame, rows: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, dict]:
+    """Return predictions with further columns, matched by image name, and the rows' files by image name."""
+    missing = [name for name in dict.fromkeys(columns) if name not in table and name in rows]
+    table = table.join(rows.set_index("image")[missing], on="image")
     return table, dict(zip(rows["image"], rows["path"], strict=True))
 
 
-def measure_controls(scored: ScoredSplit, loaded: LoadedModel, draws: int, score: Callable) -> dict[str, dict]:
+def measure_controls(
+    scored: ScoredSplit, loaded: LoadedModel, draws: int, score: Callable, resample_by: str | None = None
+) -> dict[str, dict]:
     """Measure two scores that contain no knowledge of quality; a trained model has to exceed both.
 
     Their mapping is fitted on the split's own labels, which favours them.
@@ -94,8 +118,8 @@ def measure_controls(scored: ScoredSplit, loaded: LoadedModel, draws: int, score
         "untrained": score(untrained, photographs, progress="untrained model", distributed=False).scores,
         "file_size": np.array([Path(path).stat().st_size for path in paths], float),
     }
-    mos = scored.table["mos"].to_numpy()
+    mos, groups = scored.table["mos"].to_numpy(), resampling_groups(scored.table, resample_by)
     return {
-        name: measure(scores, fit_calibration(scores, mos, "the split's own labels")(scores), mos)
+        name: measure(scores, fit_calibration(scores, mos, "the split's own labels")(scores), mos, groups)
         for name, scores in candidates.items()
     }

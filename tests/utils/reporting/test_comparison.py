@@ -124,3 +124,31 @@ def test_the_command_prints_and_writes_the_comparison(table, tmp_path, capsys):
     assert json.loads((tmp_path / "c.json").read_text())["resamples"] == 10_000
     assert test_entry.main(["--compare", paths[0], f"{tmp_path}/absent.csv"]) == EXIT_UNUSABLE_INPUT
     assert "absent.csv" in capsys.readouterr().err
+
+
+def test_whole_groups_are_resampled_and_that_is_said(table, tmp_path):
+    """Copies of images make the interval of a difference too narrow unless they are resampled together."""
+    worse = table.assign(score=table["score"] + np.random.default_rng(0).normal(0, 0.05, len(table)))
+    once = compare(*write(tmp_path, a=table, b=worse), resamples=400)
+    copies = [
+        pd.concat([frame.assign(image=f"{n}_" + frame["image"], content=frame["image"]) for n in range(5)])
+        for frame in (table, worse)
+    ]
+    paths = write(tmp_path, a=copies[0], b=copies[1])
+    together, apart = (compare(*paths, resamples=400, resample_by=column) for column in ("content", None))
+    assert together["SRCC"]["ci95"] == pytest.approx(once["SRCC"]["ci95"])
+    assert together["SRCC"]["p"] == pytest.approx(once["SRCC"]["p"])
+    assert np.ptp(apart["SRCC"]["ci95"]) < 0.7 * np.ptp(once["SRCC"]["ci95"])
+    assert "400 resamples of 80 groups of images (column content)" in comparison_text(together, *paths)
+
+
+def test_a_comparison_by_a_missing_or_coarse_column_says_so(table, tmp_path, capsys):
+    (path,) = write(tmp_path, a=table.assign(half=["a", "b"] * 40))
+    assert test_entry.main(["--compare", path, path, "--resample_by=scene"]) == EXIT_UNUSABLE_INPUT
+    assert "no such column; choose from image, mos, score, quality, half" in capsys.readouterr().err
+    assert test_entry.main(["--compare", path, path, "--resample_by=half", "--json=-"]) == 0
+    captured = capsys.readouterr()
+    assert "only 2 groups" in captured.err
+    result = json.loads(captured.out)
+    assert result["notes"]
+    assert "two checkpoints, not two methods" in result["compares"]

@@ -12,7 +12,16 @@ from utils.calibration import fit_calibration
 from utils.environment import commit, environment
 from utils.errors import RunError
 from utils.metrics import MEASURES, iqa_metrics
-from utils.reporting.measures import evaluation_report, group_report, measures_table, protocol_notes, summary
+from utils.reporting.measures import (
+    evaluation_report,
+    few_groups_note,
+    group_report,
+    heading,
+    measures_table,
+    protocol_notes,
+    resampling_groups,
+    summary,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +43,8 @@ def report(sample) -> dict:
 
 
 def test_the_three_protocols_have_measures_and_intervals(report):
-    assert list(report) == ["split", "n", "raw", "val_fitted", "test_fitted", "groups", "bootstrap"]
+    protocols = ["raw", "val_fitted", "test_fitted"]
+    assert list(report) == ["split", "n", "training_images", *protocols, "groups", "resample_by", "bootstrap"]
     assert (report["split"], report["n"]) == ("test", 60)
     for protocol in ("raw", "val_fitted", "test_fitted"):
         assert set(report[protocol]) == {*MEASURES, "ci95", "mapping"}
@@ -212,3 +222,65 @@ def test_the_commit_is_a_hash_or_unknown(monkeypatch):
     assert commit() == "unknown" or len(commit().split(" + ")[0]) == 40
     monkeypatch.setenv("PATH", "")
     assert commit() == "unknown"
+
+
+@pytest.fixture
+def scenes(sample) -> pd.DataFrame:
+    scores, mos = sample
+    names = [f"{number // 5:04d}" for number in range(60)]
+    return predictions(scores, mos).assign(image=[f"{number}.jpg" for number in range(60)], scene=names, one="x")
+
+
+def test_whole_groups_are_resampled_and_the_report_says_of_what(scenes, report):
+    resampled = evaluation_report(scenes, "test", "", resample_by="scene")
+    assert resampled["resample_by"] == {"column": "scene", "groups": 12}
+    assert "1,000 resamples of 12 groups of images (column scene)" in resampled["bootstrap"]
+    assert "1,000 resamples of 60 images" in report["bootstrap"]
+    assert report["resample_by"] is None
+    assert resampled["raw"]["SRCC"] == report["raw"]["SRCC"]
+    assert resampled["raw"]["ci95"] != report["raw"]["ci95"]
+    by_image = evaluation_report(scenes, "test", "", resample_by="image")
+    assert by_image["raw"]["ci95"] == report["raw"]["ci95"]
+
+
+def test_whole_groups_are_resampled_within_other_groups(scenes):
+    scenes["kind"] = np.arange(60) % 2
+    by_scene = group_report(scenes, "kind", "scene")["measures"]
+    by_image = group_report(scenes, "kind")["measures"]
+    assert by_scene["0"]["SRCC"] == by_image["0"]["SRCC"]
+    assert by_scene["0"]["ci95"] != by_image["0"]["ci95"]
+    assert np.isnan(group_report(scenes, "scene", "scene")["measures"]["0000"]["ci95"]["SRCC"]).all()
+
+
+def test_groups_are_text(scenes):
+    scenes["camera"] = ["NA", "0001", "1.10"] * 20
+    assert list(group_report(scenes, "camera")["measures"]) == ["0001", "1.10", "NA"]
+
+
+@pytest.mark.parametrize(("column", "words"), [("shape", "no such column; .*scene"), ("one", "in one group")])
+def test_a_column_that_cannot_be_resampled_is_refused(scenes, column, words):
+    with pytest.raises(RunError, match=words):
+        evaluation_report(scenes, "test", "", resample_by=column)
+
+
+def test_images_without_a_group_cannot_be_resampled(scenes):
+    scenes.loc[7, "scene"] = None
+    with pytest.raises(RunError, match=r"1 images have no entry.*7\.jpg"):
+        resampling_groups(scenes, "scene")
+
+
+def test_few_groups_are_warned_of(scenes):
+    assert few_groups_note(resampling_groups(scenes, "scene"), "scene") == []
+    scenes["half"] = ["a", "b"] * 30
+    assert "only 2 groups" in few_groups_note(resampling_groups(scenes, "half"), "half")[0]
+    assert few_groups_note(None, None) == []
+
+
+def test_training_images_among_those_measured_are_said_everywhere(report):
+    mixed = report | {"split": "all", "training_images": 5}
+    assert heading(mixed) == "all 60 images, training images included"
+    assert "optimistic: training images" in protocol_notes(mixed)["raw"]
+    assert heading(report) == "test split, 60 images"
+    assert heading(report | {"split": "all"}) == "all 60 images"
+    leaky = protocol_notes(report | {"training_images": 5})
+    assert "published" not in leaky["raw"] + leaky["val_fitted"]

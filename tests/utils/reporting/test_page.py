@@ -147,7 +147,7 @@ def test_nine_hundred_photographs_make_a_page_of_less_than_40_mb(tmp_path):
     scores = mos + generator.normal(0, 0.1, 900)
     table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(900)], "mos": mos, "score": scores, "quality": np.nan})
     report = evaluation_report(table, "test", "")
-    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule")) | {
+    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule", "notes")) | {
         "failures": [{"image": "a.jpg", "error": "a.jpg: <truncated>"}]
     }
     thumbnail = "data:image/jpeg;base64," + "A" * 9000  # 160 pixels of noise take 6.6 kB
@@ -171,7 +171,7 @@ def test_the_headline_is_never_fitted_on_the_test_labels(mapped, protocol, tmp_p
     table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(40)], "mos": mos, "score": scores})
     table["quality"] = scores / 3.1 if mapped else np.nan
     report = evaluation_report(table, "test", "fitted on validation")
-    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule", "failures"))
+    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule", "failures", "notes"))
     write_html_report(tmp_path / "r.html", report, table, [None] * 40, {}, None, {})
     assert headline(tmp_path / "r.html") == [f"{report[protocol][name]:.3f}" for name in MEASURES]
     text = " ".join(Page((tmp_path / "r.html").read_text(encoding="utf-8")).words)

@@ -36,7 +36,7 @@ def rows(trained, tmp_path) -> pd.DataFrame:
 
 def test_a_failed_photograph_is_left_out_and_the_others_keep_their_scores(trained, rows):
     loaded = load_model(trained.best)
-    scored = score_split(loaded, rows, 1, "kind", SCORE)
+    scored = score_split(loaded, rows, 1, ["kind"], SCORE)
     assert scored.table["image"].tolist() == rows["image"].drop(3).tolist()
     assert scored.table["kind"].tolist() == ["a", "a", "b"]
     alone = [loaded.score(path).score for path in rows["path"].drop(3)]
@@ -47,18 +47,18 @@ def test_a_failed_photograph_is_left_out_and_the_others_keep_their_scores(traine
 
 def test_a_split_without_a_usable_photograph_is_an_error(trained, rows):
     with pytest.raises(RunError, match=r"none of the 1 images could be scored.*text\.jpg"):
-        score_split(load_model(trained.best), rows[1:2], 1, None, SCORE)
+        score_split(load_model(trained.best), rows[1:2], 1, [], SCORE)
 
 
 def test_predictions_find_their_photographs_and_groups_by_name(rows, tmp_path):
     labels = LabelTable(rows, tmp_path / "labels.csv", "as given")
     write_csv(tmp_path / "p.csv", rows[["image", "mos"]][::-1].assign(score=[1.0, 2.0, 3.0, 4.0]))
-    scored = read_split(str(tmp_path / "p.csv"), labels, "test", "kind")
+    scored = read_split(str(tmp_path / "p.csv"), labels, "test", ["kind"])
     by_name = scored.table.set_index("image")
     for image, path, kind in zip(rows["image"], rows["path"], rows["kind"], strict=True):
         assert scored.paths[image] == path
         assert by_name["kind"][image] == kind
-    without = read_split(str(tmp_path / "p.csv"), None, "test", "kind")
+    without = read_split(str(tmp_path / "p.csv"), None, "test", ["kind"])
     assert "kind" not in without.table
     assert not any(without.paths.values())
 
@@ -66,12 +66,12 @@ def test_predictions_find_their_photographs_and_groups_by_name(rows, tmp_path):
 def test_predictions_of_other_photographs_are_refused(rows, tmp_path):
     write_csv(tmp_path / "p.csv", pd.DataFrame({"image": ["other.jpg"], "mos": [0.5], "score": [0.5]}))
     with pytest.raises(RunError, match="none of its images is in the test split"):
-        read_split(str(tmp_path / "p.csv"), LabelTable(rows, tmp_path / "labels.csv", "as given"), "test", None)
+        read_split(str(tmp_path / "p.csv"), LabelTable(rows, tmp_path / "labels.csv", "as given"), "test", [])
 
 
 def test_controls_are_measured_on_the_photographs_that_have_a_score(trained, rows):
     loaded = load_model(trained.best)
-    scored = score_split(loaded, rows, 1, None, SCORE)
+    scored = score_split(loaded, rows, 1, [], SCORE)
     controls = measure_controls(scored, loaded, 1, SCORE)
     sizes = np.array([Path(path).stat().st_size for path in rows["path"].drop(3)], float)
     assert controls["file_size"]["SRCC"] == iqa_metrics(sizes, scored.table["mos"])["SRCC"]
