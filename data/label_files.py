@@ -117,7 +117,9 @@ def _header_hint(columns: pd.Index) -> str:
         or to_numbers(columns.to_series()).notna().any()
     ):
         return "The first line must be a header, such as image,mos,split"
-    return "For a label file of your own use --database csv with --image_column and --mos_column"
+    return (
+        "For a label file of your own use --database csv, --image_column and --mos_column (--lower_is_better for DMOS)"
+    )
 
 
 def _check_split_is_used(frame: pd.DataFrame, source: Path, split_column: str) -> None:

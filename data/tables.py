@@ -107,7 +107,9 @@ def load_table(
         "(--database_dir), in its folders training, validation, test or in those beside it"
     )
     frame = _leave_out(frame, missing, problem, skip_missing, notes)
-    twice = frame.loc[frame["path"].notna() & frame["path"].duplicated(), "image"]
+    twice = frame.loc[
+        frame["path"].notna() & frame["path"].map(os.path.normpath, na_action="ignore").duplicated(), "image"
+    ]
     if len(twice):
         raise TableError(f"{source}: {len(twice)} images are listed more than once by other names: {listing(twice)}")
     table = LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
@@ -183,8 +185,8 @@ def _random_split(
 
 
 def _fold(name: str) -> str:
-    """Return a name in a form that is the same in any case and in any Unicode normalisation."""
-    return unicodedata.normalize("NFC", name).casefold()
+    """Return a name in a form that is the same in any case, any Unicode normalisation and with spaces around it."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def _image_finder(folder: Path) -> _FindImage:
@@ -219,7 +221,8 @@ def _image_finder(folder: Path) -> _FindImage:
             # os.path.isfile, unlike Path.is_file, returns False for a name that is too long for the file system.
             if os.path.isfile(candidate / name) if "/" in name else name in names_in(candidate):
                 return str(candidate / name)
-        # Labels made on Windows or macOS may differ in slashes, case or Unicode form, of folders as well.
+        # Labels made on Windows or macOS may differ in slashes, case or Unicode form, of folders as well; and spaces
+        # around a name are stripped when the label file is read.
         for candidate in folders:
             if path := find_similar(candidate, Path(name.replace("\\", "/"))):
                 return str(path)

@@ -49,8 +49,10 @@ def test_byte_order_marks_do_not_count(tmp_path, encoding):
     ("content", "cause"),
     [
         (b"", "empty"),
-        (b"image\ncaf\xe9.jpg\n", "UTF-8"),
-        (b"image,mos,mos\n", "more than once"),
+        (b"image\ncaf\xe9.jpg\n", "save it as UTF-8"),
+        ("image\na.jpg\n".encode("utf-16-le"), "save it as UTF-8"),
+        (b"image,mos,mos\n", "more than once; is the first line the header"),
+        (b"# by us\nimage,mos\n", r"the header \(# by us\) has 1"),
         (b'a\n"b\n', "line 2"),
     ],
 )
@@ -70,3 +72,14 @@ def test_numbers_are_pythons_and_everything_else_is_nan(tmp_path):
 def test_a_column_is_matched_in_any_case_if_there_is_only_one(tmp_path):
     assert list(match_column(read_csv_table(write(tmp_path, "Image,MOS\n")), "image")) == ["image", "MOS"]
     assert list(match_column(read_csv_table(write(tmp_path, "Image,IMAGE\n")), "image")) == ["Image", "IMAGE"]
+
+
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1c"])
+def test_only_newlines_end_a_row(tmp_path, sign):
+    assert read_csv_table(write(tmp_path, f"image,mos\na{sign}b.jpg,1\n"))["image"].tolist() == [f"a{sign}b.jpg"]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_rows_end_in_the_newlines_of_any_system(tmp_path, newline):
+    content = newline.join(["image,mos", "a.jpg,1", '"b,c.jpg",2', ""])
+    assert read_csv_table(write(tmp_path, content))["image"].tolist() == ["a.jpg", "b,c.jpg"]

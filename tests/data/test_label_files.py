@@ -113,6 +113,12 @@ class TestAVA:
         with pytest.raises(TableError, match=r"not finite.*953622\.jpg"):
             load_table("AVA", tmp_path, ())
 
+    def test_names_are_text(self, tmp_path):
+        (tmp_path / "AVA.txt").write_text("1 0001 1 0 0 0 0 0 0 0 0 0 1 22 1396\n2 NA 0 1 0 0 0 0 0 0 0 0 1 22 1396\n")
+        frame = load_table("AVA", tmp_path, ()).frame
+        assert frame["image"].tolist() == ["0001.jpg", "NA.jpg"]
+        assert frame["mos"].tolist() == [1, 2]
+
     def test_tables_of_other_columns_are_refused(self, tmp_path):
         (tmp_path / "ground_truth_dataset.csv").write_text("image_num,vote_1\n1,2\n")
         with pytest.raises(TableError, match="no column vote_2"):
@@ -178,3 +184,33 @@ class TestCSV:
         self.own(tmp_path)
         with pytest.raises(TableError, match="--metadata"):
             load_table("csv", tmp_path)
+
+    @pytest.mark.parametrize("name", ["set", "Set", "subset", "partition", "phase"])
+    @pytest.mark.parametrize("words", [["train", "test"], ["train", "dev", "test"], ["training", "", "validation"]])
+    def test_splits_in_a_column_of_another_name_are_not_passed_over(self, tmp_path, name, words):
+        """The test images would be trained on."""
+        source = self.own(tmp_path, **{name: (words * 5)[:10]})
+        with pytest.raises(TableError, match=f"--split_column {name}"):
+            load_table("csv", tmp_path, ("train", "val"), source)
+
+    def test_a_column_of_other_words_is_no_split(self, tmp_path):
+        source = self.own(tmp_path, set=["test scene", "train station"] * 5)
+        assert load_table("csv", tmp_path, ("train", "val"), source).frame["set"][0] == "test scene"
+
+    def test_empty_cells_among_the_splits_are_called_that(self, tmp_path):
+        with pytest.raises(TableError, match="'split' holds empty cells; known"):
+            load_table("csv", tmp_path, metadata=self.own(tmp_path, split=["train"] * 9 + [None]))
+
+    @pytest.mark.parametrize("skip_missing", [True, False])
+    def test_decimal_commas_are_named_with_the_remedy(self, tmp_path, skip_missing):
+        source = self.own(tmp_path)
+        source.write_text("image;mos\n0.png;60\n1.png;61,5\n")
+        with pytest.raises(TableError, match=r"'mos' has decimal commas \(61,5\): write 61\.5"):
+            load_table("csv", tmp_path, ("train", "val"), source, skip_missing=skip_missing)
+
+    @pytest.mark.parametrize("first", ["0.png,0,test", "0001,3.2,train", "0,0,test"])
+    def test_a_missing_header_is_recognised_by_its_names_and_numbers(self, tmp_path, first):
+        source = self.own(tmp_path)
+        source.write_text(f"{first}\n1.png,1,test\n")
+        with pytest.raises(TableError, match=r"first line .*header"):
+            load_table("csv", tmp_path, ("test",), source)

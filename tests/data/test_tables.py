@@ -247,6 +247,17 @@ def test_one_file_under_two_names_is_an_error(pictures):
         load_names(pictures, "image,mos,split", "c.jpg", "C.JPG")
 
 
+@pytest.mark.parametrize("name", ["./c.jpg", "images/../c.jpg", "images/.././c.jpg"])
+def test_one_file_by_two_ways_is_an_error(pictures, name):
+    with pytest.raises(TableError, match="more than once"):
+        load_names(pictures, "image,mos,split", "c.jpg", name)
+
+
+def test_spaces_around_a_files_name_do_not_hide_it(pictures):
+    (pictures / " lead.jpg").write_bytes(b"picture")
+    assert load_names(pictures, "image,mos,split", " lead.jpg") == [" lead.jpg"]
+
+
 @pytest.mark.parametrize("header", ["image,mos, split", "Image,MOS,Split"])
 def test_a_header_in_other_case_or_with_spaces_is_not_passed_over(pictures, header):
     assert load_names(pictures, header, "c.jpg") == ["c.jpg"]
@@ -260,3 +271,49 @@ def test_splits_under_another_name_are_not_trained_on_in_silence(pictures):
 def test_a_missing_header_is_named(pictures):
     with pytest.raises(TableError, match="first line must be a header"):
         load_names(pictures, "c.jpg,1,test", "images/b.jpg")
+
+
+def test_folders_in_another_case_are_found_too(pictures):
+    assert load_names(pictures, "image,mos,split", "Images\\B.JPG") == ["b.jpg"]
+    (pictures / "Images").mkdir()
+    with pytest.raises(TableError, match=r"1 of the 1 images"):
+        load_names(pictures, "image,mos,split", "IMAGES\\b.jpg")
+
+
+class TestAllRows:
+    def test_a_table_without_splits_is_read_whole(self, pictures):
+        (pictures / "labels.csv").write_text("image,mos\nc.jpg,1\nimages/b.jpg,2\n")
+        table = load_table("csv", pictures, ("all",), pictures / "labels.csv")
+        assert table.split("all")["image"].tolist() == ["c.jpg", "images/b.jpg"]
+        assert table.split("all")["path"].notna().all()
+        assert table.split_rule == "all rows"
+
+    def test_a_table_with_splits_is_read_whole_and_keeps_them(self, tmp_path):
+        table = load_table("UHD_IQA", make(tmp_path, labels()), ("all",))
+        assert rows(table, "all") == [*range(16)]
+        assert rows(table, "val") == [10, 11, 12]
+
+    @pytest.mark.parametrize("column", ["split", "set", "part"])
+    def test_what_stands_in_a_column_of_splits_does_not_matter(self, pictures, column):
+        (pictures / "labels.csv").write_text(f"image,mos,{column}\nc.jpg,1,fold 1\nimages/b.jpg,2,test\n")
+        table = load_table("csv", pictures, ("all",), pictures / "labels.csv", split_column="part")
+        assert len(table.split("all")) == 2
+
+    def test_a_test_split_that_is_not_there_names_the_remedy(self, pictures):
+        (pictures / "labels.csv").write_text("image,mos\nc.jpg,1\nimages/b.jpg,2\n")
+        with pytest.raises(TableError, match=r"the test split .* is empty .* --split all"):
+            load_table("csv", pictures, ("test",), pictures / "labels.csv")
+
+
+class TestLowerIsBetter:
+    def test_opinions_are_negated_and_a_note_says_so(self, pictures):
+        (pictures / "labels.csv").write_text("image,mos\nc.jpg,0\nimages/b.jpg,2.5\n")
+        table = load_table("csv", pictures, ("all",), pictures / "labels.csv", lower_is_better=True)
+        assert table.frame["mos"].map(str).tolist() == ["0.0", "-2.5"]  # 0, not -0
+        assert "negatives" in table.notes[0]
+
+    def test_opinions_of_published_data_sets_are_not(self, tmp_path):
+        """The option may come from a checkpoint that was trained on a file of one's own."""
+        table = load_table("UHD_IQA", make(tmp_path, labels()), lower_is_better=True)
+        assert (table.frame["mos"] > 0).all()
+        assert table.notes == ()

@@ -179,6 +179,23 @@ def test_the_headline_is_never_fitted_on_the_test_labels(mapped, protocol, tmp_p
     assert "the protocol of the published tables" in text
 
 
+@pytest.mark.parametrize("is_grouped", [True, False])
+def test_the_table_has_a_column_of_groups_only_if_there_are_groups(is_grouped, tmp_path):
+    mos = np.linspace(0.2, 0.9, 20)
+    table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(20)], "mos": mos, "score": mos, "quality": np.nan})
+    table["camera"] = ["0001", "NA"] * 10
+    report = evaluation_report(table, "test", "", "camera" if is_grouped else None)
+    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule", "failures")) | {"notes": ["<b>note</b>"]}
+    write_html_report(tmp_path / "r.html", report, table, [None] * 20, {}, None, {})
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert ('<button type="button">camera</button>' in text) == is_grouped
+    assert '<button type="button">group</button>' not in text
+    assert page.data["group"] == ("camera" if is_grouped else None)
+    assert [image["group"] for image in page.data["images"]][:2] == (["0001", "NA"] if is_grouped else [None, None])
+    assert "Note: <b>note</b>" in page.words
+
+
 @pytest.mark.slow
 class TestInABrowser:
     """With Chromium on the machine: no error, no request, and every tool does what it says."""

@@ -76,3 +76,24 @@ def test_controls_are_measured_on_the_photographs_that_have_a_score(trained, row
     sizes = np.array([Path(path).stat().st_size for path in rows["path"].drop(3)], float)
     assert controls["file_size"]["SRCC"] == iqa_metrics(sizes, scored.table["mos"])["SRCC"]
     assert controls["untrained"] == measure_controls(scored, loaded, 1, SCORE)["untrained"]
+
+
+@pytest.mark.parametrize(("mos", "is_refused"), [(0.2001, False), (-0.2, True), (0.3, True)])
+def test_predictions_with_other_opinions_than_the_labels_are_refused(mos, is_refused, rows, tmp_path):
+    """The labels may have been replaced, or be read the other way round; rounding is no difference."""
+    labels = LabelTable(rows, tmp_path / "labels.csv", "as given")
+    opinions = [mos, *rows["mos"][1:]]
+    write_csv(tmp_path / "p.csv", pd.DataFrame({"image": rows["image"], "mos": opinions, "score": range(4)}))
+    if not is_refused:
+        assert len(read_split(str(tmp_path / "p.csv"), labels, "test", []).table) == 4
+        return
+    with pytest.raises(RunError, match=f"has MOS {mos}, and in .*labels.csv 0.2; .*--lower_is_better"):
+        read_split(str(tmp_path / "p.csv"), labels, "test", [])
+
+
+def test_predictions_of_several_splits_are_refused_unless_all_are_measured(rows, tmp_path):
+    labels = LabelTable(rows.assign(split=["test", "test", "val", "train"]), tmp_path / "labels.csv", "as given")
+    write_csv(tmp_path / "p.csv", rows[["image", "mos"]].assign(score=range(4)))
+    with pytest.raises(RunError, match=r"2 of its 4 images are not in the test split .*--split"):
+        read_split(str(tmp_path / "p.csv"), labels, "test", [])
+    assert len(read_split(str(tmp_path / "p.csv"), labels, "all", []).table) == 4
