@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from data.files import listing, natural_order
+from data.tables import ALL
 from utils.calibration import fit_calibration
 from utils.errors import RunError
 from utils.metrics import MEASURES, bootstrap_intervals, mapped_metrics
@@ -26,7 +27,7 @@ def evaluation_report(
 
     Args:
         table: one row per image: mos, score, quality (NaN without a mapping), and the columns named below.
-        split: name of the split, or "all".
+        split: name of the split, or ALL.
         mapping: description of the mapping from score to quality.
         group_by: column whose groups are also measured, see `group_report`.
         resample_by: column whose groups the bootstrap draws as wholes, see `resampling_groups`.
@@ -40,7 +41,7 @@ def evaluation_report(
         and `bootstrap`, its description.
     """
     scores, mos = table["score"].to_numpy(), table["mos"].to_numpy()
-    own = fit_calibration(scores, mos, f"the {split} labels themselves")
+    own = fit_calibration(scores, mos, f"the {'measured' if split == ALL else split} labels themselves")
     protocols = {"raw": (scores, "none: raw scores"), "val_fitted": None, "test_fitted": (own(scores), own.describe())}
     if is_mapped(table):
         protocols["val_fitted"] = (table["quality"].to_numpy(), mapping)
@@ -157,7 +158,7 @@ def few_groups_note(groups: np.ndarray | None, column: str | None) -> list[str]:
 def heading(report: dict) -> str:
     """Return which images were measured."""
     n, split = report["n"], report["split"]
-    images = f"all {n} images" if split == "all" else f"{split} split, {n} images"
+    images = f"all {n} images" if split == ALL else f"{split} split, {n} images"
     return images + (", training images included" if report["training_images"] else "")
 
 
@@ -168,11 +169,11 @@ def protocol_notes(report: dict) -> dict[str, str]:
         "test": "; the protocol of the published tables",
         "val": "; optimistic: the epoch was selected on these images",
         "train": "; optimistic: the model was trained on these images",
-        "all": "",
+        ALL: "",
     }[split]
     if report["training_images"]:
         note = "; optimistic: training images are included"
-    notes = {"raw": "no mapping, raw scores" + (note if split in ("test", "all") else "")}
+    notes = {"raw": "no mapping, raw scores" + (note if split in ("test", ALL) else "")}
     if report["val_fitted"]:
         mapping = report["val_fitted"]["mapping"]
         notes["val_fitted"] = f"mapping {mapping}{note if mapping == 'fitted on validation' else ''}"
