@@ -81,7 +81,7 @@ def read_labels(
     if frame.empty:
         raise TableError(f"{source}: the label file has no rows")
     if needs_split:
-        _check_split_is_used(frame, source, split_column)
+        _check_split_is_used(database, frame, source, split_column)
     nameless = frame.index[frame[image_column] == ""]
     if len(nameless):
         raise TableError(f"{source}: {len(nameless)} rows have no image name: rows {listing(nameless + 1)}")
@@ -122,7 +122,7 @@ def _header_hint(columns: pd.Index) -> str:
     )
 
 
-def _check_split_is_used(frame: pd.DataFrame, source: Path, split_column: str) -> None:
+def _check_split_is_used(database: str, frame: pd.DataFrame, source: Path, split_column: str) -> None:
     """Refuse a table whose split is in another column than the one that is read: its test rows would be trained on."""
     if split_column in frame or not split_column:
         return
@@ -130,7 +130,8 @@ def _check_split_is_used(frame: pd.DataFrame, source: Path, split_column: str) -
         words = set(frame[name].astype(str).str.lower()) - {""}
         splits = {_SPLIT_NAMES[word] for word in words & _SPLIT_NAMES.keys()}
         if len(splits) > 1 or (words and words <= _SPLIT_NAMES.keys()):
-            raise TableError(f"{source}: its column {name!r} holds splits: give it with --split_column {name}")
+            remedy = f"give it with --split_column {name}" if database == "csv" else f"call it {split_column}"
+            raise TableError(f"{source}: its column {name!r} holds splits: {remedy}")
 
 
 def _read_frame(database: str, source: Path) -> pd.DataFrame:

@@ -73,6 +73,11 @@ class TestLabels:
         with pytest.raises(TableError, match="no such label file"):
             load_table("UHD_IQA", tmp_path, metadata=tmp_path / name)
 
+    def test_a_column_of_splits_that_is_not_called_set_is_not_passed_over(self, tmp_path):
+        make(tmp_path, labels()).joinpath(FULL).write_text(labels().rename(columns={"set": "part"}).to_csv(index=False))
+        with pytest.raises(TableError, match="'part' holds splits: call it set"):
+            load_table("UHD_IQA", tmp_path)
+
     def test_unknown_split_names_are_listed_with_the_known_ones(self, tmp_path):
         make(tmp_path, labels(["training", "holdout"]))
         with pytest.raises(TableError, match=r"'set' holds holdout; known: .*validation"):
