@@ -1,11 +1,11 @@
 """Agreement between scores and opinions: the field's five measures, with bootstrap intervals."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 from scipy import stats
-
-from utils.resampling import Kendall, Spearman, pearson, resample_counts
 
 MEASURES = ("SRCC", "KRCC", "PLCC", "RMSE", "MAE")
 
@@ -82,24 +82,57 @@ def bootstrap_intervals(
     """
     scores, mos = _check(scores, mos)
     mapped, _ = _check(mapped, mos)
-    groups = np.arange(len(mos)) if groups is None else np.asarray(groups)
-    if len(set(groups.tolist())) < 2:
+    if _number_of_groups(len(mos), groups) < 2:
         return {name: [float("nan"), float("nan")] for name in MEASURES}
-    spearman, kendall, error = Spearman(scores, mos), Kendall(scores, mos), mapped - mos
-    measures = [
-        [
-            spearman(counts),
-            kendall(counts),
-            pearson(mapped, mos, counts),
-            np.sqrt(counts @ error**2 / counts.sum(1)),
-            counts @ np.abs(error) / counts.sum(1),
-        ]
-        for counts in resample_counts(groups, resamples, seed)
-    ]
+
+    def measures_of(index: np.ndarray) -> list[float]:
+        return list(mapped_metrics(scores[index], mapped[index], mos[index]).values())
+
+    distribution = bootstrap_distribution(measures_of, len(mos), groups, resamples, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a measure that is undefined in all resamples
-        limits = np.nanpercentile(np.concatenate(measures, axis=1), [2.5, 97.5], axis=1).T
+        limits = np.nanpercentile(distribution, [2.5, 97.5], axis=1).T
     return {name: [float(low), float(high)] for name, (low, high) in zip(MEASURES, limits, strict=True)}
+
+
+def bootstrap_distribution(
+    statistics: Callable[[np.ndarray], list[float]], n: int, groups: np.ndarray | None, resamples: int, seed: int
+) -> np.ndarray:
+    """Compute statistics of images drawn with replacement.
+
+    Args:
+        statistics: returns S numbers for the indices of the images drawn.
+        n: number of images.
+        groups: (n,) the group of each image, to draw as many whole groups as there are; None to draw single images.
+        resamples: number of resamples, B.
+        seed: of the draws.
+
+    Returns:
+        (S, B) float64.
+    """
+    if groups is None:
+        members = None
+    else:
+        codes = pd.factorize(groups)[0]
+        members = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+
+    def of_resample(drawn: np.ndarray) -> list[float]:
+        return statistics(drawn if members is None else np.concatenate([members[group] for group in drawn]))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about resamples in which a statistic is undefined
+        return stats.bootstrap(
+            (np.arange(_number_of_groups(n, groups)),),
+            of_resample,
+            n_resamples=resamples,
+            vectorized=False,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
+
+
+def _number_of_groups(n: int, groups: np.ndarray | None) -> int:
+    return n if groups is None else len(pd.unique(groups))
 
 
 def _is_defined(first: np.ndarray, second: np.ndarray) -> bool:

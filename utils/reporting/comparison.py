@@ -4,11 +4,12 @@ import os
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from utils.errors import RunError
+from utils.metrics import bootstrap_distribution
 from utils.predictions import read_predictions
 from utils.reporting.measures import few_groups_note, resampled_text, resampling_groups
-from utils.resampling import Spearman, pearson, resample_counts
 
 RESAMPLES = 10_000
 SCOPE = "two checkpoints, not two methods: the variation between training seeds is not included"
@@ -50,17 +51,16 @@ def compare(
     tables[1] = tables[1].loc[tables[0].index]
     mapped = "quality" if all(np.isfinite(table["quality"]).all() for table in tables) else "score"
     mos, n = tables[0]["mos"].to_numpy(), len(tables[0])
-    spearman = [Spearman(table["score"].to_numpy(), mos) for table in tables]
-    qualities = [table[mapped].to_numpy() for table in tables]
+    scores, qualities = (np.array([table[name] for table in tables]) for name in ("score", mapped))  # (2 files, n)
 
-    def correlations(counts: np.ndarray) -> np.ndarray:  # (2 measures, 2 files, resamples)
-        srcc = [of_file(counts) for of_file in spearman]
-        return np.array([srcc, [pearson(quality, mos, counts) for quality in qualities]])
+    def differences(index: np.ndarray) -> np.ndarray:  # (2 measures,)
+        return np.diff(_correlations(scores[:, index], qualities[:, index], mos[index]))[:, 0]
 
-    observed = correlations(np.ones((1, n)))[:, :, 0]
-    drawn = resample_counts(np.arange(n) if groups is None else groups, resamples, seed)
-    differences = np.concatenate([np.diff(correlations(counts), axis=1)[:, 0] for counts in drawn], axis=1)
-    rows = {name: _row(*observed[k], differences[k]) for k, name in enumerate(("SRCC", "PLCC"))}
+    observed, drawn = np.full((2, 2), np.nan), np.full((2, 0), np.nan)
+    if n > 1:
+        observed = _correlations(scores, qualities, mos)
+        drawn = bootstrap_distribution(differences, n, groups, resamples, seed)
+    rows = {name: _row(*observed[k], drawn[k]) for k, name in enumerate(("SRCC", "PLCC"))}
     return {
         "compares": SCOPE,
         "n": n,
@@ -110,6 +110,13 @@ def _check_same(tables: list[pd.DataFrame], paths: tuple) -> None:
             f"{tables[0].index[row]} has MOS {mos[0][row]:g} in {paths[0]} and {mos[1][row]:g} in {paths[1]}; "
             "compare predictions for the same labels"
         )
+
+
+def _correlations(scores: np.ndarray, qualities: np.ndarray, mos: np.ndarray) -> np.ndarray:
+    """Return SRCC of scores and PLCC of qualities, (2 files, n) each, as (2 measures, 2 files); NaN where undefined."""
+    ranks, mos_ranks = stats.rankdata(scores, axis=1), stats.rankdata(mos)
+    with np.errstate(invalid="ignore"):  # constant scores
+        return np.array([np.corrcoef(mos_ranks, ranks)[0, 1:], np.corrcoef(mos, qualities)[0, 1:]])
 
 
 def _row(first: float, second: float, differences: np.ndarray) -> dict:
