@@ -1,7 +1,9 @@
 """Decode image files to pixels; nothing else in the project does."""
 
+import logging
+import math
 import os
-import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -10,22 +12,20 @@ from threading import Lock
 from typing import BinaryIO
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
+from data import containers, jpeg, png, tiff
 from data.files import one_line
+from data.regular_files import check_file, read_file
 
-EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"),
+    *(".avif", ".heic", ".heif"),
+)
 
-# Pillow may only use these plugins. It goes by content, not by extension, and not every plugin is safe on a file from a
-# stranger: PostScript, for one, is run by Ghostscript.
+# Pillow may only use these plugins (`containers` adds AVIF's and HEIC's). It goes by content, not by extension, and
+# not every plugin is safe on a file from a stranger: PostScript, for one, is run by Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
-
-# Encoders write about ten scans into a progressive JPEG. Decoding each one touches the whole picture, so a file with
-# thousands of tiny scans would take minutes.
-_MAX_SCANS = 200
-_START_OF_SCAN, _END_OF_IMAGE, _SEQUENTIAL = 0xDA, 0xD9, (0xC0, 0xC1, 0xC9)
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # starts a segment; never occurs inside a scan
 
 # Above the 151 megapixels of the largest medium-format sensors; 480 MB as uint8 RGB.
 DEFAULT_MAX_PIXELS = 160_000_000
@@ -33,6 +33,7 @@ DEFAULT_MAX_PIXELS = 160_000_000
 _ORIENTATION_TAG = 0x0112
 _CONTENT = (bytes, bytearray, memoryview)  # types of a file's content, as opposed to its path
 _pillow_limit_lock = Lock()
+_pillow_limits = []  # Pillow's own limit, once for each image being decoded
 
 
 class ImageError(ValueError):
@@ -51,13 +52,15 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
     """Decode one image to 8-bit RGB, with its EXIF orientation applied.
 
     8-bit grey and YCbCr JPEGs are decoded by libjpeg-turbo directly (`simplejpeg`: the same bits as Pillow, two to
-    three times as fast). Pillow decodes everything else, and every file that simplejpeg refuses:
+    three times as fast), everything else by Pillow:
 
     - grey and palette images become RGB; an alpha channel is dropped, as in the published code;
     - CMYK is converted by Pillow's formula and ICC profiles are ignored, as in the published code;
     - 16-bit grey is scaled by 1/257 (Pillow's own conversion clips it); for 16-bit colour Pillow keeps the upper byte;
-    - only the first frame or page is read;
+    - only the first frame or page is read, or the full-resolution page of a TIFF that starts with a preview or a mask;
     - 32-bit integer and floating-point images are refused, because their white level is unknown.
+
+    Damaged and incomplete files are refused; docs/scoring.md lists the damage that a format does not show.
 
     Args:
         path_or_bytes: a file's path, or its content.
@@ -67,17 +70,10 @@ def decode_rgb(path_or_bytes: str | os.PathLike | bytes, max_pixels: int = DEFAU
         (H, W, 3) uint8, C-contiguous.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, too large or not in one of the supported formats.
+        ImageError: the file is missing, empty, damaged, too large, not a regular file or not in a supported format.
     """
     with _image_errors(path_or_bytes):
-        content = _read(path_or_bytes)
-        with _open(BytesIO(content), max_pixels) as opened:
-            if opened.format in ("JPEG", "MPO"):
-                _check_scans(content)
-                pixels = _decode_plain_jpeg(content)
-                if pixels is not None:
-                    return _upright(pixels, _orientation(opened))
-            return _decode_with_pillow(opened)
+        return _decode(_read(path_or_bytes, max_pixels), max_pixels)
 
 
 def to_rgb(
@@ -99,7 +95,9 @@ def to_rgb(
     if isinstance(photo, Image.Image):
         with _image_errors("<PIL image>"):
             _check_size(*photo.size, max_pixels)
-            return _decode_with_pillow(photo)
+            pixels = _rgb_of(photo)
+            # Only now, because Pillow rotates TIFFs itself when it decodes them, and then drops the tag.
+            return _upright(pixels, _orientation(photo))
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or photo.size == 0:
             raise ImageError(f"<array>: must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
@@ -119,13 +117,7 @@ def decode_thumbnail(path: str | os.PathLike, side: int, max_pixels: int = DEFAU
         ImageError: as `decode_rgb`.
     """
     with _image_errors(path):
-        content = _read(path)
-        with _open(BytesIO(content), max_pixels) as opened:
-            if opened.format in ("JPEG", "MPO"):
-                _check_scans(content)
-                opened.thumbnail((side, side))
-                return _decode_with_pillow(opened)
-    small = Image.fromarray(decode_rgb(path, max_pixels))
+        small = Image.fromarray(_decode(_read(path, max_pixels), max_pixels, side))
     small.thumbnail((side, side))
     return np.array(small)
 
@@ -134,23 +126,48 @@ def image_size(path: str | os.PathLike, max_pixels: int = DEFAULT_MAX_PIXELS) ->
     """Return (height, width) of what `decode_rgb` would return, reading only the file's header.
 
     Raises:
-        ImageError: the file is missing, empty, too large or not in one of the supported formats. Damage behind an
-            intact header goes unnoticed.
+        ImageError: the file is missing, empty, too large, not a regular file or not in a supported format. Damage
+            behind an intact header goes unnoticed.
     """
-    with _image_errors(path), Path(path).open("rb") as file, _open(file, max_pixels) as opened:
-        width, height = opened.size
+    with _image_errors(path):
+        check_file(path, max_pixels)
+        with Path(path).open("rb") as file:
+            width, height, orientation = _read_header(file, max_pixels)
+            _check_size(width, height, max_pixels)
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def _read(path_or_bytes: str | os.PathLike | bytes, max_pixels: int) -> bytes:
+    if isinstance(path_or_bytes, _CONTENT):
+        return bytes(path_or_bytes)
+    return read_file(path_or_bytes, max_pixels)
+
+
+def _read_header(file: BinaryIO, max_pixels: int) -> tuple[int, int, int]:
+    """Return width, height and the EXIF orientation that is still to be applied, without reading the pixels."""
+    start = file.read(16)
+    if start.startswith(png.SIGNATURE):
+        width, height, exif = png.read_header(file)
+        return width, height, exif.get(_ORIENTATION_TAG, 1)
+    if containers.is_container(start):
+        file = containers.without_pixels(file)
+    elif tiff.is_tiff(start) and (page := tiff.full_page(file)):
+        return page.width, page.height, page.orientation
+    file.seek(0)
+    with _opened(file, max_pixels) as opened:
         # Pillow swaps the sides of a rotated TIFF itself.
-        is_rotated = opened.format != "TIFF" and _orientation(opened) in (5, 6, 7, 8)
-    return (width, height) if is_rotated else (height, width)
-
-
-def _read(path_or_bytes: str | os.PathLike | bytes) -> bytes:
-    return bytes(path_or_bytes) if isinstance(path_or_bytes, _CONTENT) else Path(path_or_bytes).read_bytes()
+        return *opened.size, 1 if opened.format == "TIFF" else _orientation(opened)
 
 
 @contextmanager
 def _image_errors(source: str | os.PathLike | bytes) -> Iterator[None]:
-    """Turn every error from reading or decoding into an ImageError that names the source and the cause."""
+    """Turn every error from reading or decoding into an ImageError that names the source and the cause.
+
+    What Pillow warns about and logs is metadata and limits: it stays quiet, and damage to the pixels is an error.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if not (logger := logging.getLogger("PIL")).handlers:
+        logger.addHandler(logging.NullHandler())
     name = f"<{len(source)} bytes>" if isinstance(source, _CONTENT) else os.fspath(source)
     try:
         yield
@@ -161,21 +178,67 @@ def _image_errors(source: str | os.PathLike | bytes) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be {action}: {one_line(error)}") from error
 
 
-def _open(file: BinaryIO, max_pixels: int) -> Image.Image:
-    """Read an image's header, with max_pixels instead of Pillow's own size limit."""
-    first_bytes = file.read(8)
-    if not first_bytes:
+def _decode(content: bytes, max_pixels: int, side: int | None = None) -> np.ndarray:
+    """Return upright (H, W, 3) uint8; a JPEG no larger than needed for a longer side of `side`, if that is given."""
+    orientation = None
+    if content.startswith(png.SIGNATURE):
+        width, height, exif = png.read_header(BytesIO(content))
+        _check_size(width, height, max_pixels)
+        orientation = exif.get(_ORIENTATION_TAG, 1)
+        content = png.complete_picture(content)
+    elif containers.is_container(content):
+        containers.check_complete(content)
+    elif tiff.is_tiff(content) and (page := tiff.full_page(BytesIO(content))):
+        _check_size(page.width, page.height, max_pixels)
+        content = tiff.with_first_page(content, page.position)
+    with _opened(BytesIO(content), max_pixels) as opened:
+        if opened.format in ("JPEG", "MPO"):
+            pixels = jpeg.decode(content, _size_for_side(opened.size, side))
+            if pixels is not None:
+                return _upright(pixels, _orientation(opened))
+        if opened.format == "TIFF":
+            tiff.check_page(opened, content)
+        pixels = _rgb_of(opened)
+        # Only now, because Pillow rotates TIFFs itself when it decodes them, and then drops the tag.
+        return _upright(pixels, _orientation(opened) if orientation is None else orientation)
+
+
+@contextmanager
+def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
+    """Open an image, with max_pixels instead of Pillow's own size limit."""
+    start = file.read(1024)
+    if not start:
         raise ImageError("the file is empty")
-    with _pillow_limit_lock:  # Pillow's limit is a global variable, and other threads may be decoding
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    formats = containers.plugins(start) or _FORMATS
+    with _without_pillow_limit():
         try:
-            opened = Image.open(file, formats=_FORMATS)
+            opened = Image.open(file, formats=formats)
         except Image.UnidentifiedImageError as error:
-            raise ImageError(f"not an image in a known format (it begins with {first_bytes!r})") from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    _check_size(*opened.size, max_pixels)
-    return opened
+            raise ImageError(_unknown_format(start)) from error
+        with opened:
+            _check_size(*opened.size, max_pixels)
+            yield opened
+
+
+def _unknown_format(start: bytes) -> str:
+    if tiff.is_tiff(start):
+        return "a TIFF whose pixels are in a form that cannot be read (raw data of a camera, for example); convert it"
+    return f"not an image in a known format (it begins with {start[:8]!r})"
+
+
+@contextmanager
+def _without_pillow_limit() -> Iterator[None]:
+    """Lift Pillow's own size limit, a global variable, while any thread decodes."""
+    with _pillow_limit_lock:
+        _pillow_limits.append(_pillow_limits[0] if _pillow_limits else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _pillow_limit_lock:
+            limit = _pillow_limits.pop()
+            if not _pillow_limits:
+                Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -183,45 +246,25 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"{width} x {height} pixels exceed --max_pixels {max_pixels}; raise it to use this image")
 
 
-def _check_scans(content: bytes) -> None:
-    """Refuse a JPEG with so many scans that decoding would take minutes."""
-    scans, position, components = 0, 0, b""
-    while (marker := _MARKER.search(content, position)) and marker[0][1] != _END_OF_IMAGE:
-        segment = marker.end()
-        if marker[0][1] in _SEQUENTIAL:
-            components = content[segment + 7 : segment + 8]
-        if marker[0][1] == _START_OF_SCAN:
-            if scans == 0 and components == content[segment + 2 : segment + 3] != b"":
-                return  # the first scan has every component, as in most photographs: decoders read no further
-            scans += 1
-        position = segment + int.from_bytes(content[segment : segment + 2], "big")
-    if scans > _MAX_SCANS:
-        raise ImageError(f"the JPEG has {scans} scans; at most {_MAX_SCANS} are decoded")
+def _size_for_side(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """Return the (height, width) at which the longer side is `side`; (0, 0), which is full size, without one."""
+    scale = side / max(size) if side else 0
+    return (0, 0) if scale >= 1 else (math.ceil(size[1] * scale), math.ceil(size[0] * scale))
 
 
-def _decode_plain_jpeg(content: bytes) -> np.ndarray | None:
-    """Return the pixels of an intact 8-bit grey or YCbCr JPEG, or None to leave the file to Pillow."""
-    try:
-        colorspace = simplejpeg.decode_jpeg_header(content)[2]
-        if colorspace not in ("Gray", "YCbCr"):
-            return None
-        return simplejpeg.decode_jpeg(content, colorspace="rgb")
-    except ValueError:
-        return None
-
-
-def _decode_with_pillow(opened: Image.Image) -> np.ndarray:
-    """Return an opened image as upright (H, W, 3) uint8, converted as `decode_rgb` describes."""
+def _rgb_of(opened: Image.Image) -> np.ndarray:
+    """Return an opened image as (H, W, 3) uint8, converted as `decode_rgb` describes."""
     sixteen_bit = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PNG")
     if opened.mode in ("I", "F") and not sixteen_bit:
         raise ImageError(f"32-bit pixels (mode {opened.mode}) have no known white level; convert to 8 or 16 bits first")
     if sixteen_bit:
+        is_inverted = tiff.is_white_zero(opened)  # read before the pixels: Pillow drops tags with the file
         grey = (np.asarray(opened).astype(np.float32) / 257).round().astype(np.uint8)
-        pixels = np.repeat(grey[..., None], 3, axis=2)
-    else:
-        pixels = np.array(opened.convert("RGB"))  # a copy: torch warns about read-only arrays
-    # Only now, because Pillow rotates TIFFs itself when it decodes them, and then drops the tag.
-    return _upright(pixels, _orientation(opened))
+        return np.repeat((255 - grey if is_inverted else grey)[..., None], 3, axis=2)
+    if "transparency" in opened.info:  # dropped like an alpha channel; Pillow would warn about palettes
+        opened = opened.copy()
+        del opened.info["transparency"]
+    return np.array(opened.convert("RGB"))  # a copy: torch warns about read-only arrays
 
 
 def _orientation(opened: Image.Image) -> int:
