@@ -6,23 +6,27 @@ zeros in quantization tables, and arithmetic-coded data that ends early.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-# Encoders write about ten scans into a progressive JPEG. Decoding each one touches the whole picture, so a file with
-# thousands of tiny scans would take minutes.
-_MAX_SCANS = 200
+from data.jpeg_segments import (
+    ARITHMETIC,
+    BLANK,
+    RESTART,
+    SCAN,
+    SEQUENTIAL,
+    check_scans,
+    read_frame,
+    scan_data,
+    scans_with_blanks,
+    segments,
+)
 
-_SEQUENTIAL, _PROGRESSIVE, _ARITHMETIC = (0xC0, 0xC1, 0xC3, 0xC9, 0xCB), (0xC2, 0xCA), (0xC9, 0xCA, 0xCB)
-_END, _SCAN, _QUANTIZATION, _JFIF, _ADOBE = 0xD9, 0xDA, 0xDB, 0xE0, 0xEE
-_METADATA = (*range(0xE0, 0xF0), 0xFE)  # APPn and comments
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # starts a segment; never occurs inside a scan
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_JFIF, _ADOBE, _APPLICATION, _COMMENT = 0xE0, 0xEE, 0xE0, 0xFE  # second bytes of markers; sixteen of applications
 _END_MARKER = b"\xff\xd9"
 _JFIF_SEGMENT = b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 
@@ -32,15 +36,6 @@ _HEADER_WARNING = re.compile(
     "extraneous bytes before marker 0x(c[0-9a-f]|d[a-e]|e|fe)"
 )
 _JUNK_AT_THE_END = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
-
-
-@dataclass
-class _Frame:
-    """What the segments say about the picture: its coding (the marker's second byte), components and scans."""
-
-    coding: int = 0
-    components: bytes = b""
-    scans: list[tuple[bytes, int, int, int]] = field(default_factory=list)  # components, first and last, bit position
 
 
 def decode(content: bytes, min_size: tuple[int, int] = (0, 0)) -> np.ndarray | None:
@@ -57,70 +52,21 @@ def decode(content: bytes, min_size: tuple[int, int] = (0, 0)) -> np.ndarray | N
     Raises:
         ValueError: the data is damaged or incomplete, or has more scans than a sound file would have.
     """
-    frame = _read_frame(content)
-    _check_scans(frame)
-    if frame.coding in _ARITHMETIC:
+    frame = read_frame(content)
+    check_scans(frame)
+    if frame.coding in ARITHMETIC:
         _check_ends(content, _grey_by_simplejpeg)
     for _ in range(4):  # a mended file may show one more harmless oddity, but not many
         try:
-            return _decode_strictly(content, min_size)
+            pixels = _decode_strictly(content, min_size)
         except ValueError as error:
             content = _mend(content, str(error))
+            continue
+        if content.find(BLANK, frame.data) >= 0:
+            for end in scans_with_blanks(content):
+                _check_last_byte(content, end)
+        return pixels
     raise ValueError("the JPEG is damaged in several places")
-
-
-def _segments(content: bytes, position: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Yield the code of each marker segment and the bounds of its payload, up to the end of the image."""
-    while marker := _MARKER.search(content, position):
-        start = marker.end() + 2
-        yield marker[0][1], start, marker.end() + int.from_bytes(content[marker.end() : start], "big")
-        if marker[0][1] == _END:
-            return
-        position = max(start, marker.end() + int.from_bytes(content[marker.end() : start], "big"))
-
-
-def _read_frame(content: bytes) -> _Frame:
-    frame = _Frame()
-    for code, start, end in _segments(content):
-        if code in (*_SEQUENTIAL, *_PROGRESSIVE):
-            frame.coding, frame.components = code, content[start + 6 : end : 3]
-        elif code == _QUANTIZATION:
-            _check_quantization(content[start:end])
-        elif code == _SCAN:
-            count = content[start] if start < len(content) else 0
-            components = content[start + 1 : start + 1 + 2 * count : 2]
-            first, last, bits = (content[start + 1 + 2 * count : start + 4 + 2 * count] + bytes(3))[:3]
-            if frame.coding in _SEQUENTIAL and not frame.scans and set(components) == set(frame.components):
-                return frame  # the first scan has every component, as in most photographs: nothing more is read
-            frame.scans.append((components, first, last, bits & 15))
-    return frame
-
-
-def _check_quantization(tables: bytes) -> None:
-    position = 0
-    while position < len(tables):
-        size = 128 if tables[position] >> 4 else 64
-        table = np.frombuffer(
-            tables[position + 1 : position + 1 + size].ljust(size, b"\1"), ">u2" if size > 64 else "u1"
-        )
-        if not table.all():
-            raise ValueError("the JPEG is damaged: its quantization table has zeros")
-        position += 1 + size
-
-
-def _check_scans(frame: _Frame) -> None:
-    """Refuse a JPEG with too many scans to decode, or without those that complete the picture."""
-    if len(frame.scans) > _MAX_SCANS:
-        raise ValueError(f"the JPEG has {len(frame.scans)} scans; at most {_MAX_SCANS} are decoded")
-    if frame.coding in _PROGRESSIVE:
-        missing_bits = {component: np.full(64, 16) for component in frame.components}
-        for components, first, last, bits in frame.scans:
-            for component in components:
-                missing_bits.get(component, np.zeros(64))[first : last + 1] = bits
-        if any(bits.any() for bits in missing_bits.values()):
-            raise ValueError("the JPEG is cut short: scans are missing")
-    elif frame.scans and not set(frame.components) <= set(b"".join(components for components, *_ in frame.scans)):
-        raise ValueError("the JPEG is cut short: components are missing")
 
 
 def _check_ends(content: bytes, read_pixels: Callable[[bytes], np.ndarray]) -> None:
@@ -131,8 +77,8 @@ def _check_ends(content: bytes, read_pixels: Callable[[bytes], np.ndarray]) -> N
     """
     filler = bytes(4) + b"\x55" * 60
     pieces, position = [], 0
-    for start, end in _scan_data(content):
-        for stop in [*(marker.start() for marker in _RESTART.finditer(content, start, end)), end]:
+    for start, end in scan_data(content):
+        for stop in [*(marker.start() for marker in RESTART.finditer(content, start, end)), end]:
             pieces += [content[position:stop], filler]
             position = stop
     pieces.append(content[position:])
@@ -142,7 +88,7 @@ def _check_ends(content: bytes, read_pixels: Callable[[bytes], np.ndarray]) -> N
 
 def _check_no_data_is_left(content: bytes, read_pixels: Callable[[bytes], np.ndarray]) -> None:
     """Refuse a JPEG whose last bytes of data do not matter, so that its decoder must have lost its place before."""
-    *_, (start, end) = _scan_data(content)
+    *_, (start, end) = scan_data(content)
     if np.array_equal(read_pixels(content), read_pixels(content[: max(start, end - 16)] + content[end:])):
         raise ValueError("the JPEG is damaged: data is left when the picture is complete")
 
@@ -156,15 +102,13 @@ def _pixels_by_pillow(content: bytes) -> np.ndarray:
         return np.asarray(opened)
 
 
-def _scan_data(content: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of each scan's compressed data."""
-    start = None
-    for code, payload, end in _segments(content):
-        if start is not None:
-            yield start, payload - 4
-        start = end if code == _SCAN else None
-    if start is not None:
-        yield start, len(content)
+def _check_last_byte(content: bytes, end: int) -> None:
+    """Refuse a JPEG that is complete without a scan's last byte: libjpeg does not warn of less than eight left."""
+    try:
+        _decode_strictly(content[: end - 1] + content[end:], (1, 1))
+    except ValueError:
+        return
+    raise ValueError("the JPEG is damaged: data is left when the picture is complete")
 
 
 def _decode_strictly(content: bytes, min_size: tuple[int, int]) -> np.ndarray | None:
@@ -197,25 +141,26 @@ def _mend(content: bytes, warning: str) -> bytes:
     elif "instead of RST" in warning:
         mended = _with_restart_numbers(content)
     if mended is None or mended == content:
-        raise ValueError(f"the JPEG is damaged: {warning}")
+        raise ValueError(warning if warning.startswith("the JPEG") else f"the JPEG is damaged: {warning}")
     return mended
 
 
 def _with_plain_headers(content: bytes) -> bytes:
     """Drop metadata and the junk behind it, and set the values that decoders override to what they take them for."""
-    components = len(_read_frame(content).components)
-    pieces, segments = [b"\xff\xd8"], list(_segments(content))
-    for index, (code, start, end) in enumerate(segments):
-        stop = segments[index + 1][1] - 4 if index + 1 < len(segments) else len(content)
+    frame = read_frame(content)
+    components = len(frame.components)
+    pieces, parts = [b"\xff\xd8"], list(segments(content))
+    for index, (code, start, end) in enumerate(parts):
+        stop = parts[index + 1][1] - 4 if index + 1 < len(parts) else len(content)
         piece = content[start - 4 : stop]
-        if code == _SCAN and piece[4] == components and end - start >= 4:
+        if code == SCAN and frame.coding in SEQUENTIAL:
             piece = content[start - 4 : end - 3] + b"\x00\x3f\x00" + content[end:stop]
         if code == _JFIF and piece[4:8] == b"JFIF":
             piece = _JFIF_SEGMENT
         elif code == _ADOBE and piece[4:9] == b"Adobe":
             transform = piece[15] if piece[15] in (0, components // 2) else components // 2  # 1: YCbCr, 2: YCCK
             piece = piece[:15] + bytes([transform]) + content[start + 12 : end]
-        elif code in _METADATA:
+        elif code & 0xF0 == _APPLICATION or code == _COMMENT:
             continue
         pieces.append(piece)
     return b"".join(pieces)
@@ -227,7 +172,7 @@ def _without_padding(content: bytes, junk: int) -> bytes | None:
     The same warning follows from damage: a decoder that loses its place may complete the picture too early, and what is
     left is picture. So what is left must be text or nearly constant, unlike compressed data and unlike what precedes.
     """
-    *_, (start, end) = _scan_data(content)
+    *_, (start, end) = scan_data(content)
     # libjpeg does not count the eight bytes that it has read ahead, sixteen if each is followed by a stuffed zero.
     too_short, long_enough = max(start, end - junk - 17), end - junk
     while long_enough - too_short > 1:
@@ -247,8 +192,8 @@ def _without_padding(content: bytes, junk: int) -> bytes | None:
 def _with_restart_numbers(content: bytes) -> bytes | None:
     """Return the content with its one misnumbered restart marker corrected; None if more than one is wrong."""
     wrong = []
-    for start, end in _scan_data(content):
-        for index, marker in enumerate(_RESTART.finditer(content, start, end)):
+    for start, end in scan_data(content):
+        for index, marker in enumerate(RESTART.finditer(content, start, end)):
             if marker[0][1] != 0xD0 + index % 8:
                 wrong.append((marker.start() + 1, 0xD0 + index % 8))
     if len(wrong) != 1:

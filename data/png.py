@@ -69,21 +69,23 @@ def complete_picture(content: bytes) -> bytes:
 
 
 def check_deflated(parts: Iterable[bytes | memoryview], expected: int) -> None:
-    """Check that a zlib stream is sound and holds at least `expected` bytes; more are not read.
+    """Check that a zlib stream is sound, its checksum included, and holds at least `expected` bytes.
 
     Raises:
-        ValueError: it is damaged or too short.
+        ValueError: it is damaged, too short, or much longer than expected.
     """
     inflater, size = zlib.decompressobj(), 0
     try:
         for part in parts:
-            while len(part) and size <= expected and not inflater.eof:
+            while len(part) and size <= 2 * expected + _BLOCK and not inflater.eof:
                 size += len(inflater.decompress(part, _BLOCK))
                 part = inflater.unconsumed_tail
     except zlib.error as error:
         raise ValueError(f"the compressed data is damaged: {error}") from error
     if size < expected:
         raise ValueError(f"rows are missing: there are {size} bytes of {expected}")
+    if size > expected and not inflater.eof:
+        raise ValueError(f"the compressed data is damaged: there are more than {expected} bytes")
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:

@@ -39,7 +39,7 @@ def test_some_hostile_files_of_every_kind_end_in_a_result_or_one_clear_error():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "files"), [("images", 2500), ("checkpoints", 330), ("labels", 400), ("configs", 300)])
+@pytest.mark.parametrize(("kind", "files"), [("images", 3600), ("checkpoints", 330), ("labels", 400), ("configs", 300)])
 def test_hostile_files_end_in_a_result_or_one_clear_error(kind, files):
     check(runner.run({kind: range(files)}))
 

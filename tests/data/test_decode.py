@@ -1,12 +1,16 @@
 """Decoding: the pixels equal Pillow's, and every bad file is one clear error."""
 
+import struct
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from data.decode import (
     DEFAULT_MAX_PIXELS,
@@ -150,7 +154,11 @@ def test_only_the_first_page_is_read(picture):
     assert np.array_equal(decode_rgb(content), np.asarray(picture))
 
 
-@pytest.mark.parametrize("extension", EXTENSIONS)
+# Pillow itself neither writes nor reads HEIC; AVIF it may have been built without.
+WRITABLE = [name for name in EXTENSIONS if name not in (".heic", ".heif", *[".avif"] * (not features.check("avif")))]
+
+
+@pytest.mark.parametrize("extension", WRITABLE)
 def test_path_string_and_bytes_of_a_known_extension_agree(picture, extension, tmp_path):
     path = tmp_path / f"picture{extension}"
     picture.save(path)
@@ -337,6 +345,63 @@ def test_a_thumbnail_of_sixteen_bits_is_scaled_and_a_small_image_keeps_its_size(
     Image.fromarray(grey_ramp()).save(tmp_path / "a.png")
     small = decode_thumbnail(tmp_path / "a.png", 1000)
     np.testing.assert_array_equal(small, decode_rgb(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}], ids=str)
+@pytest.mark.parametrize("reader", [decode_rgb, lambda path: decode_thumbnail(path, 40)], ids=["whole", "thumbnail"])
+def test_half_a_jpeg_with_an_end_marker_is_refused_by_name(picture, options, reader, tmp_path):
+    path = tmp_path / "photo.jpg"
+    content = encode(picture, "JPEG", **options)
+    path.write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+    with pytest.raises(ImageError, match=r"photo\.jpg: cannot be decoded: the JPEG is (damaged|cut short)"):
+        reader(path)
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "L", "RGB"])
+def test_a_thumbnail_of_a_jpeg_of_any_colours(picture, kind, tmp_path):
+    path = tmp_path / "photo.jpg"
+    picture.convert(kind).save(path, quality=95)
+    height, width, _ = decode_thumbnail(path, 40).shape
+    assert width == 40
+    assert height in (27, 28)
+    assert decode_thumbnail(path, 500).shape == (57, 83, 3)
+
+
+SPEAKING = {
+    "EXIF cut short": ("JPEG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01"}),
+    "EXIF beyond the file": ("JPEG", {"exif": b"Exif\0\0II*\0\xff\xff\xff\x7f"}),
+    "palette with transparency": ("PNG", {"transparency": bytes(range(256))}),
+}
+
+
+@pytest.mark.parametrize("kind", SPEAKING)
+def test_what_pillow_warns_about_is_not_printed(picture, kind, capfd):
+    format_name, options = SPEAKING[kind]
+    image = picture.quantize(256) if format_name == "PNG" else picture
+    content = encode(image, format_name, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        np.testing.assert_array_equal(decode_rgb(content), decode_rgb(encode(image, format_name)))
+        to_rgb(Image.open(BytesIO(encode(picture.quantize(256), "PNG", transparency=bytes(256)))))
+    assert not caught
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pillow_does_not_log_to_the_terminal(picture):
+    content = bytearray(encode(picture, "TIFF"))
+    position = content.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    content[position : position + 2] = b"\xff\xff"  # samples per pixel
+    script = "import sys; from data.decode import decode_rgb; decode_rgb(sys.stdin.buffer.read())"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script], input=bytes(content), capture_output=True, cwd=root)
+    assert b"ImageError" in done.stderr
+    assert b"More samples per pixel" not in done.stderr
+
+
+def test_a_large_tiff_is_held_against_max_pixels_and_not_against_pillows_limit(picture, monkeypatch):
+    content = encode(picture, "TIFF", compression="tiff_lzw")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    np.testing.assert_array_equal(decode_rgb(content), np.asarray(picture))
 
 
 def test_a_thumbnail_of_a_text_file_is_refused(tmp_path):
