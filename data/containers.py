@@ -42,6 +42,18 @@ def is_container(start: bytes) -> bool:
     return start[4:8] == b"ftyp" or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
+def webp_canvas(start: bytes) -> tuple[int, int]:
+    """Return (width, height) of a WebP that starts so, (0, 0) for any other file; Pillow allocates it on opening."""
+    if start[:4] != b"RIFF" or start[8:12] != b"WEBP" or len(start) < 30:
+        return 0, 0
+    if start[12:16] == b"VP8X":
+        return int.from_bytes(start[24:27], "little") + 1, int.from_bytes(start[27:30], "little") + 1
+    if start[12:16] == b"VP8L":
+        bits = int.from_bytes(start[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(start[26:28], "little") & 0x3FFF, int.from_bytes(start[28:30], "little") & 0x3FFF
+
+
 def check_complete(content: bytes) -> None:
     """Check that the chunks that hold the picture are as long as they say.
 
@@ -68,7 +80,7 @@ def without_pixels(file: BinaryIO) -> BytesIO:
         else:
             kept = min(end, offset + 16) if kind == b"mdat" else end
         file.seek(offset)
-        data = file.read(kept - offset)
+        data = file.read(min(kept, len(copy)) - offset)  # a damaged length may be 4 GB, which `read` would allocate
         copy[offset : offset + len(data)] = data
     return BytesIO(copy)
 

@@ -210,6 +210,7 @@ def _opened(file: BinaryIO, max_pixels: int) -> Iterator[Image.Image]:
     if not start:
         raise ImageError("the file is empty")
     formats = containers.plugins(start) or _FORMATS
+    _check_size(*containers.webp_canvas(start), max_pixels)
     with _without_pillow_limit():
         try:
             opened = Image.open(file, formats=formats)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from data.containers import check_complete, is_container, plugins, without_pixels
+from data.containers import check_complete, is_container, plugins, webp_canvas, without_pixels
 from data.decode import ImageError, decode_rgb, decode_thumbnail, image_size
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(2000)
@@ -128,10 +128,31 @@ def test_the_brand_says_which_plugin_reads_a_file(brands, expected):
     assert plugins(struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(50)) == expected
 
 
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}], ids=str)
+def test_the_canvas_of_a_webp_is_known_before_pillow_allocates_it(picture, options, monkeypatch):
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", **options)
+    assert webp_canvas(buffer.getvalue()[:30]) == picture.size
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(ImageError, match="120 x 90 pixels exceed"):
+        decode_rgb(buffer.getvalue(), max_pixels=90 * 120 - 1)
+
+
+def test_a_chunk_of_4_gigabytes_is_not_allocated(picture):
+    class CarefulFile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert size < 1_000_000
+            return super().read(size)
+
+    content = encode(picture, "WEBP") + b"EXIF\xff\xff\xff\xff"
+    assert len(without_pixels(CarefulFile(content)).getvalue()) == len(content)
+
+
 def test_other_files_are_no_containers():
     for start in (b"", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0AVI LIST", b"\x89PNG\r\n\x1a\n"):
         assert not is_container(start)
         assert plugins(start) == ()
+        assert webp_canvas(start.ljust(30)) == (0, 0)
 
 
 def test_a_box_behind_the_end_is_named():

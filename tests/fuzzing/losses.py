@@ -1,8 +1,8 @@
 """Photographs that lost a part: they must be refused, or decoded to the pixels of the whole.
 
 Flipped bits and overwritten bytes are not among the losses: most of them lead from one valid picture to another, in the
-data of a JPEG as in all data without a checksum, and no decoder can tell. Of such files only a sound result or one clear
-error is asked.
+data of a JPEG as in all data without a checksum, and no decoder can tell. Of such files only a sound result or one
+clear error is asked.
 """
 
 import io
