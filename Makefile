@@ -11,7 +11,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocess
 # One thread for the network: the cores are busy decoding, and the result does not depend on the number of cores.
 demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
 	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --overwrite
-	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls --group_by degradation --report
+	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls --group_by degradation --resample_by user_name --report
 
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
 	$(PY) prepare.py synthetic --out demo_data

@@ -166,7 +166,7 @@ def protocol_notes(report: dict) -> dict[str, str]:
     """Describe for each protocol the mapping of PLCC, RMSE and MAE, and what the figures may be compared with."""
     split = report["split"]
     note = {
-        "test": "; the protocol of the published tables",
+        "test": "; comparable with the published tables",
         "val": "; optimistic: the epoch was selected on these images",
         "train": "; optimistic: the model was trained on these images",
         ALL: "",
@@ -183,7 +183,7 @@ def protocol_notes(report: dict) -> dict[str, str]:
 def measures_table(rows: dict[str, dict | None]) -> str:
     """Return a table of measures with their intervals, one line for each named report."""
     width = max(map(len, rows)) + 2
-    lines = [" " * width + "".join(f"{name:<24}" for name in MEASURES).rstrip()]
+    lines = [" " * width + "".join(f"{name:<25}" for name in MEASURES).rstrip()]
     for name, measures in rows.items():
         if measures is None:
             lines.append(f"{name:<{width}}not available")
@@ -191,7 +191,7 @@ def measures_table(rows: dict[str, dict | None]) -> str:
         cells = [
             f"{measures[key]:.4f} [{measures['ci95'][key][0]:.3f}, {measures['ci95'][key][1]:.3f}]" for key in MEASURES
         ]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:<24}" for cell in cells).rstrip())
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:<25}" for cell in cells).rstrip())
     return "\n".join(lines)
 
 
