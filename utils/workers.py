@@ -1,5 +1,6 @@
 """Data workers that die or find no shared memory end a run with one line, instead of a hang or a traceback."""
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -39,16 +40,23 @@ def worker_failures() -> Iterator[None]:
     except RuntimeError as error:
         # torch says "exited unexpectedly" when it was waiting for the worker; the cause then has the signal.
         text = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
-        if "DataLoader worker" not in text:
+        message = _explain(text) if "DataLoader worker" in text else None
+        if message is None:
             raise
-        if "shared memory" in text or "Bus error" in text:
-            raise RunError(
-                "a data worker has no shared memory left: enlarge /dev/shm (docker run --shm-size 8g), or use "
-                "--num_workers 0 or a smaller --batch_size"
-            ) from error
-        if "killed by signal" in text or "exited unexpectedly" in text:
-            raise RunError(
-                f"{text.strip()[:100].rstrip(' .')}, perhaps because the machine ran out of memory: use fewer "
-                "--num_workers; 0 loads the data in the main process"
-            ) from error
-        raise
+        traceback.clear_frames(error.__traceback__)  # they refer to the loader, which now ends the other workers
+        raise RunError(message) from error
+
+
+def _explain(text: str) -> str | None:
+    """Return torch's message as one line with the remedy; None if it is about something else."""
+    if "shared memory" in text or "Bus error" in text:
+        return (
+            "a data worker has no shared memory left: enlarge /dev/shm (docker run --shm-size 8g), or use "
+            "--num_workers 0 or a smaller --batch_size"
+        )
+    if "killed by signal" in text or "exited unexpectedly" in text:
+        return (
+            f"{text.strip()[:100].rstrip(' .')}, perhaps because the machine ran out of memory: use fewer "
+            "--num_workers; 0 loads the data in the main process"
+        )
+    return None
