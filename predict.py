@@ -5,38 +5,38 @@ python predict.py --checkpoint ckpts/demo/best.pth photo.jpg holiday/ 'scans/*.t
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 import torch
 
 from data.datasets import PhotographDataset
-from data.files import one_line, write_csv, write_json
-from utils.bulk.images import find_images
+from data.files import printable, utf8, write_json
+from utils.bulk.images import FoundImages, find_images
+from utils.bulk.manifest import scoring_settings
 from utils.bulk.ray_job import add_ray_options, check_ray_options, score_with_ray
-from utils.calibration import Calibration
+from utils.bulk.score_table import ScoreTable
 from utils.checkpoint import load_model
 from utils.command_line import (
     entry_point,
     integer,
-    make_folder,
     make_parser,
     parse_options,
     result_file,
     table_file,
     usage_errors,
 )
-from utils.distributed import process_group, rank, select_device
+from utils.distributed import all_gather_objects, process_group, rank, select_device
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.export.onnx_runtime import load_onnx
-from utils.inference import ScoredBatch, collect_scores, score_batches
+from utils.inference import gather_batches, score_batches
 from utils.loaded_model import LoadedModel
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
-from utils.predictions import predictions_table
-from utils.reporting.figures import draw_quality_map, draw_views
+from utils.predictions import batch_predictions
+from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar
+from utils.reporting.pictures import Pictures, draw_pictures, plan_pictures
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
 DRAWN_BATCH = 2  # photographs per batch, and decoding workers, while drawing: each photograph is kept until it is drawn
@@ -64,8 +64,23 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--calibration", metavar="FILE", help="a released calibration (UIQA.npy) instead of the checkpoint's"
     )
-    parser.add_argument("--csv", type=table_file, metavar="FILE", help="table of image, score, quality, points, error")
-    parser.add_argument("--json", type=result_file, metavar="FILE", help="the same as JSON; - for standard output")
+    parser.add_argument(
+        "--csv",
+        type=table_file,
+        metavar="FILE",
+        help="table of image, score, quality, points, error; until it is complete, its rows are in FILE.partial, where "
+        "they are written as they are scored",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an interrupted command with the same --csv stopped, or add to the CSV of a finished one: "
+        "images that have a row are not scored again, nor are those that failed: delete their rows to retry them "
+        "(--ray always resumes)",
+    )
+    parser.add_argument(
+        "--json", type=result_file, metavar="FILE", help="the same as JSON, written at the end; - for standard output"
+    )
     parser.add_argument("--views", metavar="DIR", help="draw the views of each photograph as DIR/<name>_views.png")
     parser.add_argument("--map", metavar="DIR", help="draw the quality map of each photograph as DIR/<name>_map.png")
     add_fragment_draws(parser)
@@ -93,17 +108,19 @@ def main(args: list[str] | None = None) -> int:
     if options.onnx and options.compile:
         raise RunError("--compile compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself")
     check_ray_options(parser, options)
-    images = find_images(options.images, lists=options.ray)
+    found = find_images(options.images, lists=options.ray)
     if options.ray:
-        return score_with_ray(parser, options, images)
-    paths = list(dict.fromkeys(images))
-    pictures = plan_pictures(paths, {"views": options.views, "map": options.map})
+        return score_with_ray(parser, options, found)
+    if options.resume and options.csv is None:
+        parser.error("--resume goes on with the rows of --csv FILE; give the same one")
+    photographs = [image for image in found.images if image not in found.problems]
+    pictures = plan_pictures(photographs, {"views": options.views, "map": options.map})
     with usage_errors(parser):
         # onnxruntime takes views from the CPU and moves them to --device itself.
         device = select_device("cpu" if options.onnx else options.device)
     with process_group(device):
         loaded = load(parser, options)
-        return predict(options, loaded, paths, pictures, device)
+        return predict(options, loaded, found, pictures, device)
 
 
 def load(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LoadedModel:
@@ -125,134 +142,82 @@ def load(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Loaded
 def predict(
     options: argparse.Namespace,
     loaded: LoadedModel,
-    paths: Sequence[str],
-    pictures: dict[str, list[Path]],
+    found: FoundImages,
+    pictures: dict[str, Pictures],
     device: torch.device,
 ) -> int:
     """Score and draw photographs and report the scores; return the exit code."""
-    draws = options.fragment_draws
-    photographs = PhotographDataset(paths, loaded.view_spec, draws=draws, keep_image=bool(pictures))
-    limits = options.batch_size, options.num_workers
-    if pictures:
-        limits = tuple(min(limit, DRAWN_BATCH) for limit in limits)
-    batches = score_batches(loaded.model.to(device), photographs, device, *limits, maps=bool(options.map))
-    unwritten: list[str] = []
-    if pictures:
-        batches = draw_pictures(batches, paths, pictures, loaded, draws, unwritten)
-    scores = collect_scores(batches, photographs, loaded.model.view_names, progress="scoring")
-    if rank() > 0:
-        return 0  # torchrun stops every process as soon as one fails, so only rank 0, which writes, reports failures
-    errors = dict(scores.failures)
-    rows = pd.DataFrame({"image": paths}).join(predictions_table(scores, loaded.calibration))
-    rows["error"] = [errors.get(index) for index in range(len(paths))]
-    rows = rows.to_dict("records")
-    if options.csv:
-        write_csv(options.csv, rows)
+    images = [image for image in found.images if image not in found.problems]
+    tally, unwritten = Tally(), []
+    # Only rank 0 writes, and knows which images have a row already.
+    with open_table(options, loaded) if rank() == 0 else nullcontext() as score_table:
+        remaining = all_gather_objects(score_table.remaining(images) if score_table else None)[0]
+        for rows in score_rows(options, loaded, remaining, pictures, device, tally, unwritten):
+            if score_table:
+                score_table.add(rows)
+        if score_table is None:
+            return 0  # torchrun stops every process as soon as one fails, so only rank 0 reports failures
+        problems = [(utf8(name), utf8(found.problems[name])) for name in score_table.remaining(list(found.problems))]
+        if problems:
+            score_table.add(pd.DataFrame(problems, columns=["image", "error"]))
+        rows = score_table.finish(found.images).to_dict("records")
+    if options.json != "-":
+        print(table(rows))
+        before = f" ({len(images) - len(remaining)} scored before)" if len(remaining) < len(images) else ""
+        speed = "" if pictures or not remaining else f": {tally.summary()}"  # drawing would count as scoring
+        print(f"{len(rows)} images{before}{speed}", file=sys.stderr)
     if options.json:
         calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
         write_json(
             options.json, {"checkpoint": options.checkpoint or options.onnx, "calibration": calibration, "images": rows}
         )
-    if options.json != "-":
-        print(table(rows))
-        speed = "" if pictures else f": {scores.tally.summary()}"  # drawing would count as scoring
-        print(f"{len(paths)} images{speed}", file=sys.stderr)
-    for message in errors.values():
-        print(f"failed: {message}", file=sys.stderr)
+    if found.skipped:
+        print(found.skipped_text(), file=sys.stderr)
+    errors = [row["error"] for row in rows if isinstance(row["error"], str)]
+    listed = options.csv or options.json
+    print_failures(errors, f"all are in {listed}" if listed else "give --csv FILE to have all of them listed")
+    if len(unwritten) > PRINTED_FAILURES:
+        print(f"the pictures of {len(unwritten)} photographs could not be written", file=sys.stderr)
     return EXIT_FAILED_IMAGES if errors or unwritten else 0
 
 
-def plan_pictures(paths: Sequence[str], folders: dict[str, str | None]) -> dict[str, list[Path]]:
-    """Return the path of each photograph's pictures, <stem>_<kind>.png, for every kind with a folder; make the folders.
-
-    Photographs with the same stem are numbered.
-
-    Raises:
-        RunError: a folder cannot be made, or a picture would overwrite one of the photographs.
-    """
-    stems: dict[str, None] = {}
-    for path in paths:
-        stem, number = Path(path).stem, 1
-        while stem in stems:
-            number += 1
-            stem = f"{Path(path).stem}_{number}"
-        stems[stem] = None
-    pictures = {
-        kind: [make_folder(folder) / f"{stem}_{kind}.png" for stem in stems]
-        for kind, folder in folders.items()
-        if folder is not None
-    }
-    photographs = {Path(path).resolve() for path in paths}
-    for picture in chain(*pictures.values()):
-        if picture.resolve() in photographs:
-            raise RunError(f"{picture}: a picture would overwrite this photograph; choose another folder")
-    return pictures
+def open_table(options: argparse.Namespace, loaded: LoadedModel) -> ScoreTable:
+    """Return the table of rows, with those that --resume goes on with."""
+    settings = scoring_settings(options, loaded) if options.csv else {}
+    return ScoreTable(options.csv, settings, options.resume)
 
 
-def draw_pictures(
-    batches: Iterable[ScoredBatch],
-    paths: Sequence[str],
-    pictures: dict[str, list[Path]],
+def score_rows(
+    options: argparse.Namespace,
     loaded: LoadedModel,
-    draws: int,
+    images: Sequence[str],
+    pictures: dict[str, Pictures],
+    device: torch.device,
+    tally: Tally,
     unwritten: list[str],
-) -> Iterator[ScoredBatch]:
-    """Draw the pictures of the scored photographs of each batch, then pass the batch on.
+) -> Iterator[pd.DataFrame]:
+    """Score and draw photographs; yield the rows of each batch, on every rank those of all.
 
-    A picture that cannot be written is reported, and the scores are not lost.
+    Its seven parameters are what `predict` has; `tally` counts the images, and `unwritten` gets those whose pictures
+    could not be written.
     """
-    for batch in batches:
-        for row in np.flatnonzero(np.isfinite(batch.outputs.get("score", []))):
-            index = batch.index[row]
-            try:
-                draw_photograph(
-                    batch,
-                    row,
-                    Path(paths[index]).name,
-                    {kind: pictures[kind][index] for kind in pictures},
-                    loaded,
-                    draws,
-                )
-            except OSError as error:
-                print(f"failed: {paths[index]}: its picture cannot be written: {one_line(error)}", file=sys.stderr)
-                unwritten.append(paths[index])
-        yield batch
-
-
-def draw_photograph(
-    batch: ScoredBatch, row: int, name: str, pictures: dict[str, Path], loaded: LoadedModel, draws: int
-) -> None:
-    """Draw the pictures of one photograph of a batch.
-
-    Args:
-        batch, row: the batch, and the photograph's row in it.
-        name: for the title.
-        pictures: path of each kind of picture.
-        loaded: the model that scored it.
-        draws: of the fragments; the first one's mosaic is drawn.
-
-    Raises:
-        OSError: a picture cannot be written.
-    """
-    spec, image = loaded.view_spec, batch.images[row]
-    outputs = {name: values[row] for name, values in batch.outputs.items()}
-    views = {name: batch.views[name][row] for name in spec.views}
-    if draws > 1:
-        views["distortion"] = views["distortion"][0]
-    if "views" in pictures:
-        draw_views(image, views, spec, pictures["views"])
-    if "map" in pictures:
-        maps = {name: outputs[f"map_{name}"] for name in loaded.model.view_names}
-        title = f"{name}: {score_text(outputs['score'], outputs['draw_sd'], draws, loaded.calibration)}"
-        draw_quality_map(image, views, spec, maps, loaded.branch_means, title, pictures["map"])
-
-
-def score_text(score: float, draw_sd: float, draws: int, calibration: Calibration | None) -> str:
-    """Return a photograph's score as text for the title of its map."""
-    text = f"score {score:.3f}"
-    if draws > 1:
-        text += f" \u00b1 {draw_sd / np.sqrt(draws):.3f} ({draws} draws)"
-    return text + (f", quality {calibration(score):.3f}" if calibration else "")
+    draws, view_names = options.fragment_draws, loaded.model.view_names
+    photographs = PhotographDataset(images, loaded.view_spec, draws=draws, keep_image=bool(pictures))
+    batch_size, workers = options.batch_size, options.num_workers
+    if pictures:
+        batch_size, workers = min(batch_size, DRAWN_BATCH), min(workers, DRAWN_BATCH)
+    model = loaded.model.to(device)
+    batches = score_batches(model, photographs, device, batch_size, workers, maps=bool(options.map))
+    if pictures:
+        # Before the rows are written: an image that has a row has its pictures, too, and --resume need not look at it.
+        batches = draw_pictures(batches, images, pictures, loaded, draws, unwritten)
+    with progress_bar(len(images), "scoring" if rank() == 0 else None) as bar:
+        for batch in gather_batches(batches, photographs, batch_size):
+            yield batch_predictions(batch, images, draws, view_names, loaded.calibration)
+            count = len(batch.index) + len(batch.failures)
+            tally.add(count, batch.waited)
+            bar.update(count)
+    tally.stop()
 
 
 def table(rows: Sequence[dict]) -> str:
@@ -262,7 +227,7 @@ def table(rows: Sequence[dict]) -> str:
     lines = ["  ".join([*(f"{heads[name]:>8}" for name in columns), "image"])]
     for row in rows:
         numbers = [f"{row[name]:8.4f}" if np.isfinite(row[name]) else f"{'-':>8}" for name in columns]
-        lines.append("  ".join([*numbers, row["image"]]))
+        lines.append("  ".join([*numbers, printable(row["image"])]))
     return "\n".join(lines)
 
 

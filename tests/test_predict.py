@@ -1,8 +1,15 @@
 """Scoring your own photographs: any mix of arguments, one row per image, and no image stops the others."""
 
+import io
 import json
 import math
+import os
+import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -17,7 +24,10 @@ from data import datasets
 from data.decode import decode_rgb
 from data.views import make_views
 from utils.checkpoint import load_model
-from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
+from utils.errors import EXIT_FAILED_IMAGES, EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT
+from utils.reporting import pictures
+
+ROOT = Path(__file__).parent.parent
 
 
 def run(trained, *words: str) -> int:
@@ -181,10 +191,10 @@ def test_photographs_are_decoded_and_cut_once_for_scores_views_and_maps(trained,
 def test_pictures_show_the_views_and_maps_that_were_scored(trained, photographs, tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(
-        predict, "draw_views", lambda image, views, spec, path: drawn.update({path.name: (image, views)})
+        pictures, "draw_views", lambda image, views, spec, path: drawn.update({path.name: (image, views)})
     )
     monkeypatch.setattr(
-        predict,
+        pictures,
         "draw_quality_map",
         lambda image, views, spec, maps, branch_means, title, path: drawn.update({path.name: (maps, title)}),
     )
@@ -222,7 +232,7 @@ def test_drawing_holds_a_few_photographs_in_memory_however_many_there_are(
         return image
 
     monkeypatch.setattr(datasets, "to_rgb", tracked)
-    monkeypatch.setattr(predict, "draw_views", lambda *_: None)
+    monkeypatch.setattr(pictures, "draw_views", lambda *_: None)
     paths = [shutil.copy(photographs / "2.png", tmp_path / f"{number}.png") for number in range(40)]
     assert run(trained, *paths, "--views", tmp_path / "views", f"--num_workers={workers}") == 0
     assert len(most) == 40
@@ -260,6 +270,222 @@ def test_a_folder_or_pattern_without_images_is_named(trained, tmp_path, capsys):
     assert str(tmp_path) in capsys.readouterr().err
     assert run(trained, f"{tmp_path}/*.jpg") == EXIT_UNUSABLE_INPUT
     assert "pattern" in capsys.readouterr().err
+
+
+def interrupt_at(monkeypatch, name: str) -> list[str]:
+    """Press Ctrl-C when the photograph with this name is decoded; return the list of what was decoded."""
+    decoded, original = [], datasets.to_rgb
+
+    def to_rgb(path, *rest):
+        decoded.append(Path(path).name)
+        if Path(path).name == name:
+            raise KeyboardInterrupt
+        return original(path, *rest)
+
+    monkeypatch.setattr(datasets, "to_rgb", to_rgb)
+    return decoded
+
+
+@pytest.mark.parametrize("words", [[], ["--num_workers=2"], ["--views=../views"]])
+def test_ctrl_c_says_what_was_saved_and_resuming_equals_never_stopping(
+    trained, photograph, tmp_path, monkeypatch, capsys, words
+):
+    (tmp_path / "photographs").mkdir()
+    monkeypatch.chdir(tmp_path / "photographs")
+    for number in range(8):
+        image = Image.fromarray(np.roll(photograph, 11 * number, axis=1))
+        image.save(f"{number}.png") if number != 2 else Path("2.png").write_text("no photograph")
+    words = [".", "empty/*.jpg", "--batch_size=2", *words]
+    assert run(trained, *words, "--csv=expected.csv", "--json=expected.json") == EXIT_FAILED_IMAGES
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("views/*")}
+    shutil.rmtree("../views", ignore_errors=True)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, "6.png")
+        assert run(trained, *words, "--csv=scores.csv") == EXIT_INTERRUPTED
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if not line.startswith("failed: "))
+    saved = pd.read_csv("scores.csv.partial")["image"].tolist()
+    assert 2 <= len(saved) <= 6
+    assert line == f"interrupted: {len(saved)} rows are in scores.csv.partial; the same command with --resume goes on"
+
+    assert run(trained, *words, "--csv=scores.csv") == EXIT_UNUSABLE_INPUT
+    assert "--resume, or delete" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        decoded = interrupt_at(patch, "")
+        words += ["--csv=scores.csv", "--json=scores.json", "--resume"]
+        assert run(trained, *words) == EXIT_FAILED_IMAGES
+        assert sorted(decoded) == sorted({f"{number}.png" for number in range(8)} - set(saved))
+        decoded.clear()
+        assert run(trained, *words) == EXIT_FAILED_IMAGES
+        assert decoded == [], "nothing is left"
+    assert Path("scores.csv").read_bytes() == Path("expected.csv").read_bytes()
+    assert Path("scores.json").read_bytes() == Path("expected.json").read_bytes()
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("views/*")} == drawn
+
+
+def test_resuming_with_another_model_is_refused_by_name(trained, exported, photographs, tmp_path, monkeypatch, capsys):
+    words = [photographs, "--batch_size=1", f"--csv={tmp_path}/scores.csv"]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, "3.jpg")
+        assert run(trained, *words) == EXIT_INTERRUPTED
+    before = (tmp_path / "scores.csv.partial").read_bytes()
+    for others, named in (
+        (["--fragment_draws=2"], "fragment_draws 1, now it is 2"),
+        (["--max_pixels=5000"], "max_pixels"),
+        ([f"--checkpoint={exported.checkpoint}"], "checkpoint with the SHA-256"),
+    ):
+        assert run(trained, *words, "--resume", *others) == EXIT_UNUSABLE_INPUT
+        assert named in capsys.readouterr().err
+    assert (tmp_path / "scores.csv.partial").read_bytes() == before
+
+
+def test_resuming_needs_a_csv(trained, photographs, capsys):
+    with pytest.raises(SystemExit):
+        run(trained, photographs, "--resume")
+    assert "--csv FILE" in capsys.readouterr().err
+
+
+def test_a_crash_while_drawing_keeps_the_rows_before(trained, photographs, tmp_path, monkeypatch, capsys):
+    drawn = []
+
+    def draw(*words):
+        drawn.append(words)
+        if len(drawn) == 3:
+            raise SystemExit(9)  # as when the process dies
+
+    monkeypatch.setattr(pictures, "draw_views", draw)
+    with pytest.raises(SystemExit):
+        run(trained, photographs, f"--views={tmp_path}", f"--csv={tmp_path}/scores.csv")
+    assert len(pd.read_csv(tmp_path / "scores.csv.partial")) == 2
+    assert "--resume goes on" in capsys.readouterr().err
+
+
+def test_arguments_that_cannot_be_used_are_failures_and_the_others_are_scored(trained, photographs, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    (photographs / "animation.gif").touch()
+    bad = [str(tmp_path / "empty"), f"{tmp_path}/*.jpeg", "x" * 300 + ".jpg", str(tmp_path / "loop.jpg")]
+    words = [bad[0], photographs, *bad[1:], f"--csv={tmp_path}/scores.csv", f"--json={tmp_path}/scores.json"]
+    assert run(trained, *words) == EXIT_FAILED_IMAGES
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    assert rows["image"].tolist() == [
+        bad[0],
+        *(str(photographs / n) for n in ("2.png", "10.png", "below/3.jpg")),
+        *bad[1:],
+    ]
+    assert rows["error"].notna().tolist() == rows["score"].isna().tolist() == [True, *[False] * 3, *[True] * 3]
+    images = json.loads((tmp_path / "scores.json").read_text())["images"]
+    assert [image["image"] for image in images if image["error"]] == bad
+    messages = capsys.readouterr().err
+    assert messages.count("failed: ") == 4
+    assert "skipped 1 files that are not read: 1 .gif" in messages
+    with pytest.raises(SystemExit):
+        run(trained)
+    assert run(trained, photographs, "") == EXIT_UNUSABLE_INPUT
+
+
+ODD_NAMES = [
+    *(b"caf\xe9.png", "\u5199\u771f.png".encode(), b"a\nb.png", b"cr\rx.png", b"\x1b[31mred.png", b"$x$ $HOME.png"),
+    b"a\n  9.9999    0.9999  fake.png",
+]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_odd_names_are_scored_written_found_again_and_cannot_fake_a_row(
+    trained, photograph, tmp_path, monkeypatch, encoding
+):
+    folder, results = tmp_path / "photographs", tmp_path / "results"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        Image.fromarray(photograph).save(os.fsdecode(os.path.join(os.fsencode(folder), name)), "PNG")
+    (folder / "bad\nfailed: other.png").write_text("no photograph")
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    words = [folder, f"--csv={results}/scores.csv", f"--json={results}/scores.json"]
+    pictures = [f"--map={results}"] if encoding == "ascii" else []
+    assert run(trained, *words, *pictures) == EXIT_FAILED_IMAGES
+    stream.flush()
+    lines = stream.buffer.getvalue().decode(encoding).split("\n")
+    assert len(lines) == 1 + len(ODD_NAMES) + 1 + 1
+    assert not any(sign in line for line in lines for sign in "\r\x1b")
+    rows = pd.read_csv(results / "scores.csv")
+    names = {os.path.join(os.fsencode(folder), name).decode("utf-8", "surrogateescape") for name in ODD_NAMES}
+    expected = {name.encode("utf-8", "backslashreplace").decode() for name in names}
+    assert set(rows["image"][rows["score"].notna()]) == expected
+    assert {row["image"] for row in json.loads((results / "scores.json").read_bytes())["images"]} == set(rows["image"])
+    assert len(list(results.glob("*_map.png"))) == len(ODD_NAMES) * len(pictures)
+    monkeypatch.setattr(datasets, "to_rgb", None)  # nothing is decoded again
+    assert run(trained, *words, "--resume") == EXIT_FAILED_IMAGES
+    assert pd.read_csv(results / "scores.csv").equals(rows)
+
+
+def test_a_folder_full_of_broken_files_is_a_few_lines(trained, tmp_path, capsys):
+    for number in range(30):
+        (tmp_path / f"{number}.jpg").touch()
+    assert run(trained, tmp_path, f"--csv={tmp_path}/scores.csv") == EXIT_FAILED_IMAGES
+    messages = capsys.readouterr().err.splitlines()
+    assert len([line for line in messages if line.startswith("failed: ")]) == 10
+    assert messages[-1] == f"and 20 more failures: all are in {tmp_path}/scores.csv"
+    assert pd.read_csv(tmp_path / "scores.csv")["error"].notna().sum() == 30
+
+
+def test_the_table_is_on_the_screen_before_json_fails(trained, photographs, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(28, "No space left on device", "scores.json")
+
+    monkeypatch.setattr(predict, "write_json", fail)
+    assert run(trained, photographs, f"--json={tmp_path}/scores.json") == EXIT_UNUSABLE_INPUT
+    captured = capsys.readouterr()
+    assert "10.png" in captured.out
+    assert "scores.json: No space left on device; make room on the disk" in captured.err
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_equals_never_stopping(trained, tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    generator = np.random.default_rng(8)
+    for number in range(200):
+        coarse = generator.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+        Image.fromarray(coarse.repeat(40, axis=0).repeat(40, axis=1)).save(folder / f"{number}.jpg")
+    for number in (7, 100):
+        (folder / f"{number}.jpg").write_text("no photograph")
+    words = [sys.executable, ROOT / "predict.py", f"--checkpoint={trained.best}", folder, "--device=cpu"]
+    words = [*map(str, words), "--batch_size=3", "--num_workers=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    options = {
+        "cwd": tmp_path,
+        "env": environment,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    assert subprocess.run([*words, "--csv=expected.csv"], check=False, **options).returncode == EXIT_FAILED_IMAGES
+
+    partial = tmp_path / "scores.csv.partial"
+    kills, saved = [], 0
+    moments = random.Random(8)
+    while len(kills) < 5:
+        with subprocess.Popen([*words, "--csv=scores.csv", "--resume"], **options) as process:
+            goal = saved + moments.randrange(1, 30)
+            while process.poll() is None and (partial.read_bytes().count(b"\n") if partial.exists() else 0) < goal:
+                time.sleep(0.002)
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(moments.random() / 50)
+            os.kill(process.pid, signal.SIGKILL)
+        kills.append(process.wait())
+        assert not (tmp_path / "scores.csv").exists()
+        assert partial.read_bytes().count(b"\n") >= saved, "rows were lost"
+        saved = partial.read_bytes().count(b"\n")
+    assert kills == [-signal.SIGKILL] * 5
+    finished = subprocess.run([*words, "--csv=scores.csv", "--resume"], check=False, **options)
+    assert finished.returncode == EXIT_FAILED_IMAGES, finished.stderr
+    rows = pd.read_csv(tmp_path / "scores.csv")
+    assert len(rows) == 200
+    assert rows["image"].is_unique
+    assert (tmp_path / "scores.csv").read_bytes() == (tmp_path / "expected.csv").read_bytes()
+    assert not partial.exists()
 
 
 def test_a_picture_that_cannot_be_written_costs_no_score(trained, photographs, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Command lines and configs: one parser for both, types that check values, errors in one line."""
 
 import argparse
+import errno
 import functools
 import os
 import sys
@@ -14,13 +15,21 @@ import torch
 import yaml
 
 from data.decode import EXTENSIONS, ImageError
-from data.files import one_line
+from data.files import one_line, printable, printable_lines
 from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
 from utils.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_UNUSABLE_INPUT, CheckpointError, RunError
 
 WEIGHTS_EXTENSIONS = (".pth", ".pt", ".safetensors", ".onnx", ".npy", ".npz")
+REMEDIES = {
+    errno.ENOSPC: "make room on the disk, or write to another one",
+    errno.EDQUOT: "delete some of your files, or write to another disk",
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.EROFS: "its disk is mounted read-only; give another path",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -29,10 +38,11 @@ def entry_point(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def wrapped(args: Sequence[str] | None = None) -> int:
+        _escape_what_stdout_cannot_show()
         try:
             return main(args)
         except (TableError, ImageError, PackError, CheckpointError, WeightsError, RunError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable_lines(error)}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
         except BrokenPipeError:  # the reader of a pipe has closed it, `| head` for example
             sys.stdout = None  # otherwise Python reports it again when it flushes
@@ -45,10 +55,11 @@ def entry_point(main: Callable) -> Callable:
             )
             return EXIT_UNUSABLE_INPUT
         except OSError as error:
-            print(f"error: {error.filename or 'input or output'}: {one_line(error)}", file=sys.stderr)
+            name = printable(error.filename or "input or output")
+            print(f"error: {name}: {cause_and_remedy(error)}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as interrupt:  # its message, if there is one, says what was saved
+            print(f"interrupted: {printable(interrupt)}" if interrupt.args else "interrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
@@ -61,6 +72,18 @@ def entry_point(main: Callable) -> Callable:
             return EXIT_UNUSABLE_INPUT
 
     return wrapped
+
+
+def _escape_what_stdout_cannot_show() -> None:
+    """Print letters that the encoding of standard output lacks as escapes, as Python does on standard error."""
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def cause_and_remedy(error: OSError) -> str:
+    """Return why the system refused to read or write a file and, where it is known, what helps."""
+    remedy = REMEDIES.get(error.errno)
+    return one_line(error) + (f"; {remedy}" if remedy else "")
 
 
 @contextmanager
@@ -87,7 +110,7 @@ class _Parser(argparse.ArgumentParser):
     """Prints an error as one line instead of below a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        message = " ".join(message.split())
+        message = printable(" ".join(message.split()))
         message = message if len(message) <= 2000 else message[:2000] + " ..."
         self.exit(EXIT_UNUSABLE_INPUT, f"{self.prog}: error: {message} (see --help)\n")
 
@@ -209,19 +232,23 @@ def number(lowest: float, above: bool = False, below: float = float("inf")) -> C
 
 def output_file(text: str) -> str:
     """Check before the work begins that a file can be written, and make its folder. "-" is standard output."""
-    path = Path(text)
     if text == "-":
         return text
-    if not text or path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a folder; give a file")
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise argparse.ArgumentTypeError(f"{text} is a link, a pipe or a device, which would be replaced; give a file")
+    path = Path(text)
     try:
+        if not text or path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text!r} is a folder; give a file")
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise argparse.ArgumentTypeError(
+                f"{text} is a link, a pipe or a device, which would be replaced; give a file"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path.parent} cannot be made: {one_line(error)}") from None
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written")
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {cause_and_remedy(error)}") from None
+    # A file is written under a temporary name first, so its folder must be writable, too.
+    closed = next((place for place in (path.parent, path) if place.exists() and not os.access(place, os.W_OK)), None)
+    if closed:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {closed} is read-only; give another path")
     return text
 
 
@@ -245,13 +272,15 @@ def make_folder(path: str | os.PathLike) -> Path:
     Raises:
         RunError: it cannot be made or written to.
     """
+    if not os.fspath(path):
+        raise RunError("the name of a folder for results is empty")
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path}: the folder cannot be made: {one_line(error)}") from error
-    if not os.access(path, os.W_OK):
-        raise RunError(f"{path}: the folder cannot be written to")
+        raise RunError(f"{path}: the folder cannot be made: {cause_and_remedy(error)}") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise RunError(f"{path}: the folder is read-only; change its permissions, or give another folder")
     return path
 
 

@@ -12,15 +12,16 @@ Rows of a file are identified by `image`, never by their position: readers align
 """
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from data.csv_files import CsvError, read_csv_table, to_numbers
-from data.files import one_line
+from data.files import one_line, utf8
 from utils.calibration import Calibration
 from utils.errors import RunError
-from utils.inference import Scores
+from utils.inference import ScoredBatch, Scores, scores_of_batch
 
 NUMBERS = ("mos", "score", "quality", "draw_sd", "sampling_error")  # columns; also points_<view>
 
@@ -34,6 +35,25 @@ def predictions_table(scores: Scores, calibration: Calibration | None) -> pd.Dat
         table["sampling_error"] = scores.draw_sd / np.sqrt(scores.draws)
     for name, points in scores.points.items():
         table[f"points_{name}"] = points
+    return table
+
+
+def batch_predictions(
+    batch: ScoredBatch, images: Sequence[str], draws: int, view_names: Sequence[str], calibration: Calibration | None
+) -> pd.DataFrame:
+    """Return one batch as rows in the order of the photographs: `image`, `predictions_table`'s columns, and `error`.
+
+    Args:
+        batch: of `utils.inference.score_batches` or `gather_batches`.
+        images: paths of all photographs of the data set; rows have them as `data.files.utf8` writes them.
+        draws, view_names: of the data set and the model.
+        calibration: mapping of scores to quality.
+    """
+    positions, scores = scores_of_batch(batch, draws, view_names)
+    table = predictions_table(scores, calibration)
+    table.insert(0, "image", [utf8(images[position]) for position in positions])
+    errors = {row: utf8(message) for row, message in scores.failures}
+    table["error"] = pd.Series([errors.get(row) for row in range(len(table))], dtype=object)
     return table
 
 

@@ -2,10 +2,14 @@
 
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from data.files import printable, printable_lines
 from utils.distributed import rank
+
+PRINTED_FAILURES = 10  # of a folder full of broken files; the results list all
 
 
 def progress_bar(total: int, label: str | None, unit: str = "image") -> tqdm:
@@ -17,8 +21,16 @@ def say(line: str) -> None:
     """Print a line immediately, above a progress bar if there is one; only rank 0 prints."""
     if rank() > 0:
         return
-    tqdm.write(line, file=sys.stdout)
+    tqdm.write(printable_lines(line), file=sys.stdout)
     sys.stdout.flush()
+
+
+def print_failures(messages: Sequence[str], where: str) -> None:
+    """Print the first failures on standard error and, if there are more, how many and where they are listed."""
+    for message in messages[:PRINTED_FAILURES]:
+        print(f"failed: {printable(message)}", file=sys.stderr)
+    if len(messages) > PRINTED_FAILURES:
+        print(f"and {len(messages) - PRINTED_FAILURES} more failures: {where}", file=sys.stderr)
 
 
 class Tally:

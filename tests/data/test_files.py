@@ -1,5 +1,7 @@
 """Files are replaced whole or not at all, and messages stay on one line."""
 
+import csv
+import io
 import json
 import os
 import random
@@ -12,12 +14,16 @@ import pandas as pd
 import pytest
 
 from data.files import (
+    csv_text,
     exclusive_lock,
     file_sha256,
     listing,
     natural_order,
     one_line,
+    printable,
+    printable_lines,
     replace_file,
+    utf8,
     write_csv,
     write_json,
     write_text,
@@ -90,6 +96,33 @@ class TestReplaceFile:
             unfinished.touch()
         assert synced == [unfinished, tmp_path]
 
+    def test_two_writers_of_one_file_do_not_meet(self, tmp_path):
+        path = tmp_path / "scores.csv"
+        with replace_file(path) as first, replace_file(path) as second:
+            first.write_text("first")
+            second.write_text("second")
+        assert path.read_text() == "first"
+        assert files_in(tmp_path) == ["scores.csv"]
+
+    def test_the_longest_name_can_be_written(self, tmp_path):
+        path = tmp_path / ("\u5199" * 85)  # 255 bytes
+        write_text(path, "a")
+        assert path.read_text() == "a"
+
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError("no errno")])
+    def test_an_error_names_the_file_and_not_the_temporary_one(self, tmp_path, error):
+        def fail(path: Path) -> None:
+            with replace_file(path) as unfinished:
+                unfinished.touch()
+                raise error
+
+        with pytest.raises(OSError, match=r"a\.csv|no errno") as raised:
+            fail(tmp_path / "a.csv")
+        assert raised.value.filename == str(tmp_path / "a.csv")
+        with pytest.raises(FileNotFoundError) as raised:
+            write_text(tmp_path / "missing" / "a.csv", "")
+        assert raised.value.filename == str(tmp_path / "missing" / "a.csv")
+
     def test_a_folder_that_cannot_be_flushed_is_no_error(self, tmp_path, monkeypatch):
         def fail(*_arguments) -> None:
             raise OSError
@@ -126,6 +159,19 @@ class TestJSON:
         assert json.loads(capsys.readouterr().out) == {"a": 1}
         assert files_in(tmp_path) == []
 
+    def test_a_name_that_is_no_utf8_is_written_as_an_escape_that_json_knows(self, tmp_path):
+        write_json(tmp_path / "a.json", {"image": "caf\udce9.jpg"})
+        assert json.loads((tmp_path / "a.json").read_bytes()) == {"image": "caf\udce9.jpg"}
+
+    @pytest.mark.parametrize("name", ["\u5199.jpg", "caf\xe9.jpg", "\U0001f600.jpg", "caf\udce9.jpg"])
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+    def test_standard_output_gets_json_in_any_encoding(self, name, encoding, monkeypatch):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
+        monkeypatch.setattr(sys, "stdout", stream)
+        write_json("-", {"image": name})
+        stream.flush()
+        assert json.loads(stream.buffer.getvalue().decode(encoding)) == {"image": name}
+
     def test_a_value_json_cannot_hold_leaves_the_old_file(self, tmp_path):
         (tmp_path / "a.json").write_text("old")
         with pytest.raises(TypeError):
@@ -139,6 +185,73 @@ def test_a_csv_file_has_the_rows_and_no_index(tmp_path, as_frame):
     rows = [{"image": "a, b.jpg", "score": 0.5}, {"image": "c.jpg", "score": 0.25}]
     write_csv(tmp_path / "new" / "a.csv", pd.DataFrame(rows, index=[5, 6]) if as_frame else rows)
     assert pd.read_csv(tmp_path / "new" / "a.csv").to_dict("records") == rows
+
+
+ODD_NAMES = [
+    *(
+        "a\nb.jpg",
+        "cr\rx.jpg",
+        "crlf\r\n.jpg",
+        "a,b.jpg",
+        'q"uote.jpg',
+        "'s.jpg",
+        "=1+1.jpg",
+        " lead.jpg",
+        "trail .jpg",
+    ),
+    *(
+        "tab\there.jpg",
+        "\x1b[31mred.jpg",
+        "\u202egpj.exe.jpg",
+        "\u5199\u771f.jpg",
+        "#h.jpg",
+        "a\x0b\x0c\x1c\x85\u2028b.jpg",
+    ),
+]
+
+
+def test_odd_names_do_not_split_a_row_of_a_csv(tmp_path):
+    write_csv(tmp_path / "a.csv", pd.DataFrame({"image": ODD_NAMES, "score": np.arange(len(ODD_NAMES)) / 3}))
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file, strict=True)] == ODD_NAMES
+    read = pd.read_csv(tmp_path / "a.csv")
+    assert read["image"].tolist() == ODD_NAMES
+    assert read["score"].tolist() == (np.arange(len(ODD_NAMES)) / 3).tolist()
+
+
+def test_a_csv_is_written_as_pandas_would():
+    table = pd.DataFrame(
+        {"a": [1, 2], "b": [0.1, float("nan")], "c": ["x", None], "d": [True, False], "e": [1e-7, 1e22]}
+    )
+    assert csv_text(table) == table.to_csv(index=False)
+    assert csv_text(table, header=False) == table.to_csv(index=False, header=False)
+    assert csv_text(table[:0]) == table[:0].to_csv(index=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nb\r", r"a\nb\r"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\u202egpj", r"\u202egpj"),
+        ("\u2028\x85", r"\u2028\x85"),
+        ("caf\udce9", r"caf\udce9"),
+        ("caf\xe9 \u5199\u3000\U0001f600 C:\\new", "caf\xe9 \u5199\u3000\U0001f600 C:\\new"),
+        (Path("a\tb"), r"a\tb"),
+    ],
+)
+def test_a_name_is_shown_on_one_line_and_letters_stay_letters(text, expected):
+    assert printable(text) == expected
+    assert printable(expected) == expected
+
+
+def test_a_text_of_several_lines_keeps_them():
+    assert printable_lines("a\x1b\nb") == "a\\x1b\nb"
+
+
+def test_bytes_that_are_no_utf8_become_escapes_and_other_text_stays():
+    assert utf8(os.fsdecode(b"caf\xe9.jpg")) == r"caf\udce9.jpg"
+    assert utf8("caf\xe9\n\u5199") == "caf\xe9\n\u5199"
 
 
 class TestOneLine:
@@ -169,7 +282,7 @@ class TestListing:
 
     def test_names_are_shortened_and_stay_on_one_line(self):
         assert listing(["x" * 500], max_length=5) == "xxxxx..."
-        assert listing(["a\nb"]) == r"'a\nb'"
+        assert listing(["a\nb"]) == r"a\nb"
 
     @pytest.mark.parametrize("names", [np.array([1, 2]), pd.Series([1, 2], index=[7, 8]), {1: "a", 2: "b"}, (1, 2)])
     def test_any_collection_of_names_can_be_listed(self, names):

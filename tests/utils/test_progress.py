@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.progress import Tally, progress_bar, say
+from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar, say
 
 
 class Terminal:
@@ -60,3 +60,18 @@ def test_a_stopped_tally_stands_still():
     before = tally.seconds
     time.sleep(0.05)
     assert tally.seconds == before
+
+
+def test_what_is_said_cannot_command_the_terminal(capsys):
+    say("a\x1b[2Jb\nc")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\nc\n"
+
+
+def test_many_failures_are_a_few_lines_and_a_count(capsys):
+    print_failures([f"{number}\n.jpg: empty" for number in range(20_000)], "all are in scores.csv")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == r"failed: 0\n.jpg: empty"
+    assert len(lines) == PRINTED_FAILURES + 1
+    assert lines[-1] == f"and {20_000 - PRINTED_FAILURES} more failures: all are in scores.csv"
+    print_failures(["a"] * PRINTED_FAILURES, "")
+    assert len(capsys.readouterr().err.splitlines()) == PRINTED_FAILURES

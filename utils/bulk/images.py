@@ -2,7 +2,9 @@
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +15,39 @@ from data.files import natural_order, one_line
 from utils.errors import RunError
 
 MACHINE_MADE = (".", "@eaDir", "$RECYCLE.BIN", "__MACOSX")  # beginnings of names
+# Images in a folder that are counted if `EXTENSIONS` lacks them, so that nobody takes them for scored.
+IMAGE_EXTENSIONS = (
+    *(".3fr", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".erf", ".exr", ".gif", ".hdr", ".heic", ".heif", ".hif"),
+    *(".ico", ".iiq", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".kdc", ".mef", ".mpo", ".mrw", ".nef", ".nrw"),
+    *(".orf", ".pbm", ".pef", ".pgm", ".pnm", ".ppm", ".psb", ".psd", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf"),
+    *(".srw", ".svg", ".tga", ".x3f", ".xcf"),
+)
 
 
-def find_images(arguments: Sequence[str], lists: bool = False) -> Iterator[str]:
-    """Yield the images that arguments name, in order, some perhaps more than once.
+@dataclass
+class FoundImages:
+    """What command-line arguments name.
+
+    Attributes:
+        images: the images in order, each once; also folders and patterns that yield none.
+        problems: why an entry of `images` is no image, by entry: a folder or a pattern.
+        skipped: how many images of other formats the folders have, by extension.
+    """
+
+    images: list[str]
+    problems: dict[str, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def skipped_text(self) -> str:
+        """Return how many images were skipped as text, "" for none."""
+        if not self.skipped:
+            return ""
+        counts = ", ".join(f"{count} {extension}" for extension, count in self.skipped.most_common())
+        return f"skipped {self.skipped.total()} files that are not read: {counts}"
+
+
+def find_images(arguments: Sequence[str], lists: bool = False) -> FoundImages:
+    """Find the images that arguments name.
 
     Args:
         arguments: files, which need not exist, so that a missing one is reported with the others; folders, searched
@@ -24,48 +55,79 @@ def find_images(arguments: Sequence[str], lists: bool = False) -> Iterator[str]:
         lists: read CSV and Parquet files as lists of images.
 
     Raises:
-        RunError: a folder or a pattern without images, or a list that cannot be used.
+        RunError: no argument has an image, an argument is empty, or a list cannot be used.
     """
+    found = FoundImages([])
+    images: dict[str, None] = {}
     for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            files = list(_images_below(path))
-            problem = f"no image in this folder ({', '.join(EXTENSIONS)})"
-        elif lists and path.suffix.lower() in (".csv", ".parquet"):
-            yield from read_list(path)
-            continue
-        elif not path.exists() and glob.has_magic(argument):
-            files = [file for file in _matches(path) if Path(file).is_file()]
-            problem = "no file matches this pattern"
-        else:
-            files = [argument]
-        if not files:
-            raise RunError(f"{argument}: {problem}")
-        yield from sorted(files, key=natural_order)
+        if not argument:
+            raise RunError("an argument is empty: give a file, a folder or a pattern")
+        images.update(dict.fromkeys(_images_of(argument, lists, found)))
+    found.images = list(images)
+    if len(found.problems) == len(images):
+        more = len(found.problems) - 1
+        skipped = found.skipped_text()
+        raise RunError(
+            next(iter(found.problems.values()), "no images")
+            + (f"; {more} more arguments have none" if more > 0 else "")
+            + (f" ({skipped})" if skipped else "")
+        )
+    return found
 
 
-def _images_below(folder: Path) -> Iterator[str]:
+def _images_of(argument: str, lists: bool, found: FoundImages) -> list[str]:
+    """Return the images of one argument in natural order; record the problems and what was skipped."""
+    # os.path takes a name that the system refuses for a missing file; decoding reports it.
+    if os.path.isdir(argument):
+        files = list(_images_below(argument, found))
+        problem = f"{argument}: no image in this folder ({', '.join(EXTENSIONS)})"
+    elif lists and argument.lower().endswith((".csv", ".parquet")):
+        return list(read_list(argument))
+    elif not os.path.lexists(argument) and glob.has_magic(argument):
+        files = [file for file in _matches(Path(argument)) if _is_no_folder(file)]
+        problem = f"{argument}: no file matches this pattern"
+    else:
+        return [argument]
+    if not files:
+        found.problems[argument] = problem
+    return sorted(files, key=natural_order) or [argument]
+
+
+def _images_below(folder: str, found: FoundImages) -> Iterator[str]:
     """Yield the images in a folder and its subfolders; linked folders are followed, each folder once.
 
     Hidden files and those that systems and programs leave behind (`._a.jpg`, `@eaDir`, `.ipynb_checkpoints`, trash
-    bins) are skipped.
+    bins) are skipped. A folder that cannot be read is yielded, too, with its problem.
     """
+    unreadable: list[OSError] = []
     visited = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+    for root, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
         if os.path.realpath(root) in visited:
             folders.clear()
             continue
         visited.add(os.path.realpath(root))
         folders[:] = [name for name in folders if not name.startswith(MACHINE_MADE)]
         for name in names:
-            path = Path(root, name)
-            if path.suffix.lower() in EXTENSIONS and not name.startswith(MACHINE_MADE) and path.is_file():
-                yield str(path)
+            path, extension = str(Path(root, name)), Path(name).suffix.lower()
+            if name.startswith(MACHINE_MADE) or not _is_no_folder(path):
+                continue
+            if extension in EXTENSIONS:
+                yield path
+            elif extension in IMAGE_EXTENSIONS:
+                found.skipped[extension] += 1
+    for error in unreadable:
+        found.problems[error.filename] = f"{error.filename}: this folder cannot be read: {one_line(error)}"
+        yield error.filename
+
+
+def _is_no_folder(path: str) -> bool:
+    """Return whether a path leads to a file, or to a pipe or a device, which decoding refuses by name."""
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
 def _matches(pattern: Path) -> list[str]:
     """Return the files that match a pattern; brackets in the name of an existing folder are not part of the pattern."""
-    folder = next((parent for parent in pattern.parents if parent.is_dir()), Path())
+    folder = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path())
     return glob.glob(os.path.join(glob.escape(str(folder)), pattern.relative_to(folder)), recursive=True)
 
 

@@ -8,28 +8,28 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
 import pandas as pd
 
-from data.files import file_sha256
+from data.files import printable, utf8
+from utils.bulk.images import FoundImages
+from utils.bulk.manifest import scoring_settings
 from utils.bulk.ray_cluster import cluster, import_ray, last_line
 from utils.bulk.ray_workers import Scorer, cut_photographs
 from utils.bulk.score_folder import ScoreFolder
 from utils.checkpoint import load_model
 from utils.command_line import integer, usage_errors
 from utils.distributed import launched_processes
-from utils.environment import environment
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.loaded_model import LoadedModel
 from utils.options import check_fragment_draws
-from utils.progress import Tally, progress_bar
+from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar
 
 # Without GPUs each core has an actor and the tasks that decode for it, which are a fortieth of the work.
 CPUS_PER_ACTOR, CPUS_PER_TASK = 0.9, 0.1
-PRINTED_FAILURES = 10
 
 
 def add_ray_options(parser) -> None:
@@ -72,39 +72,42 @@ def check_ray_options(parser: argparse.ArgumentParser, options: argparse.Namespa
         parser.error("--ray starts its own processes; run it with python, not torchrun")
 
 
-def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace, paths: Iterable[str]) -> int:
+def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace, found: FoundImages) -> int:
     """Score the images that `--out` does not have yet; return the exit code.
 
     Args:
         parser, options: of predict.py.
-        paths: the images, perhaps some more than once.
+        found: the images, and the arguments that have none, which are failures.
 
     Raises:
-        RunError: Ray is not installed or fails, the folder has scores of other settings, or an argument has no images.
+        RunError: Ray is not installed or fails, or the folder has scores of other settings.
     """
     ray = import_ray()
-    images = list(dict.fromkeys(map(os.path.abspath, paths)))  # workers may have another working directory
+    problems = {utf8(os.path.abspath(name)): utf8(problem) for name, problem in found.problems.items()}
+    # Workers may have another working directory.
+    paths = {utf8(path): path for path in map(os.path.abspath, found.images)}
+    images = [image for image in paths if image not in problems]
     with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration).with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if "patches" in loaded.view_spec.views:
             raise ValueError("--ray distributes the views of UIQA and SwinT; this model reads patches")
-    settings = {
-        "checkpoint": f"with the SHA-256 {file_sha256(options.checkpoint)}",
-        "calibration": loaded.calibration.to_dict() if loaded.calibration else None,
-        "fragment_draws": options.fragment_draws,
-        "max_pixels": loaded.view_spec.max_pixels,
-    }
     tally = Tally()
-    with ScoreFolder(options.out, settings, environment()) as folder:
+    with ScoreFolder(options.out, scoring_settings(options, loaded)) as folder:
         remaining = folder.remaining(images)
         if remaining:
             with cluster(ray, options.ray_address, options.ray_actors):
                 batching = options.ray_actors, options.batch_size, options.compile
-                results = _score(remaining, loaded, options.fragment_draws, options.device, *batching)
+                files = [paths[image] for image in remaining]
+                results = _score(files, loaded, options.fragment_draws, options.device, *batching)
                 _write_results(results, remaining, folder, tally)
+        unusable = folder.remaining(list(problems))
+        folder.add("failures", pd.DataFrame({"image": unusable, "error": [problems[name] for name in unusable]}))
         folder.flush()
-        failed = len(folder.images("failures").intersection(images))
+        failed = len(folder.images("failures").intersection(paths))
+    print_failures(list(problems.values()), f"see {folder.path / 'failures'}")
+    if found.skipped:
+        print(found.skipped_text(), file=sys.stderr)
     print(
         f"{len(images)} images: {len(remaining)} done now ({tally.images_per_s:.2f} images/s), "
         f"{len(images) - len(remaining)} before; {failed} failed. Parquet in {folder.path / 'scores'}"
@@ -129,7 +132,7 @@ def _write_results(results: Iterator[pd.DataFrame], images: Sequence[str], folde
                 for message in rows.loc[is_failure, "error"]:
                     failures += 1
                     if failures <= PRINTED_FAILURES:
-                        bar.write(f"failed: {message}", file=sys.stderr)
+                        bar.write(f"failed: {printable(message)}", file=sys.stderr)
                 tally.add(len(rows), 0)
                 bar.update(len(rows))
     except ray.exceptions.RayError as error:
@@ -165,7 +168,7 @@ def _score(
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
 
     # A block is what a task cuts and an actor scores at once. `from_pandas` would start a task for each.
-    rows = [{"index": index, "image": image} for index, image in enumerate(images)]
+    rows = [{"index": index, "image": os.fsencode(image)} for index, image in enumerate(images)]
     blocks = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // batch_size))
     views = blocks.map_batches(
         cut_photographs,

@@ -1,11 +1,13 @@
 """What runs on Ray's workers: tasks that cut photographs into views, and actors that score them."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data.datasets import PhotographDataset
+from data.files import utf8
 from data.layout import to_image, to_view
 from data.views import ViewSpec
 from utils.distributed import select_device
@@ -18,21 +20,23 @@ def cut_photographs(batch: dict[str, np.ndarray], spec: ViewSpec, draws: int) ->
     """Decode photographs and cut their views, as a Ray task.
 
     Args:
-        batch: `index` and `image`, (n,) each.
+        batch: `index` and `image`, (n,) each; images are paths, as bytes if they may not be UTF-8.
         spec, draws: as for `data.datasets.PhotographDataset`.
 
     Returns:
         `index` and `image`; `error`, "" if there is none; and each view as uint8 (n, S, S, 3), or (n, draws, S, S, 3)
         for the distortion view of several draws; zeros where there is an error.
     """
-    photographs = PhotographDataset(batch["image"].tolist(), spec, draws=draws)
+    photographs = PhotographDataset([os.fsdecode(path) for path in batch["image"]], spec, draws=draws)
     samples = [photographs[row] for row in range(len(photographs))]
     views = {}
     for name, size in spec.view_sizes.items():
         empty = np.zeros((draws, size, size, 3) if name == "distortion" and draws > 1 else (size, size, 3), np.uint8)
         views[name] = np.stack([to_image(sample[name]) if name in sample else empty for sample in samples])
-    errors = [sample.get("error", "") for sample in samples]
-    return {"index": batch["index"], "image": batch["image"], "error": np.array(errors, object), **views}
+    # As UTF-8, because Arrow, which carries them to the actors, has no other text.
+    names = [utf8(path) for path in photographs.paths]
+    errors = [utf8(sample.get("error", "")) for sample in samples]
+    return {"index": batch["index"], "image": np.array(names, object), "error": np.array(errors, object), **views}
 
 
 @dataclass

@@ -1,6 +1,5 @@
 """Scores on disk for large jobs: Parquet parts, and the manifest by which an interrupted job resumes."""
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -8,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from data.files import exclusive_lock, replace_file, write_json
+from data.files import exclusive_lock, replace_file
+from utils.bulk.manifest import check_manifest, write_manifest
 from utils.command_line import make_folder
 from utils.errors import RunError
 
@@ -28,14 +28,13 @@ class ScoreFolder:
     Args:
         path: created if it does not exist.
         settings: plain values by name that the scores depend on. They must equal those in the manifest.
-        environment: command and versions, recorded when the folder is first used.
 
     Raises:
         RunError: the folder cannot be written to, is in use by another job or was started with other settings, or its
             manifest is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike, settings: dict, environment: dict | None = None):
+    def __init__(self, path: str | os.PathLike, settings: dict):
         self.path = make_folder(path)
         for kind in KINDS:
             make_folder(self.path / kind)
@@ -44,7 +43,7 @@ class ScoreFolder:
         except BlockingIOError:
             raise RunError(f"{path}: another job is writing into this folder; wait, or give another folder") from None
         try:
-            self._check_manifest(settings, environment)
+            self._check_manifest(settings)
         except RunError:
             self._lock.close()
             raise
@@ -102,22 +101,10 @@ class ScoreFolder:
     def _parts(self, kind: str) -> list[Path]:
         return sorted((self.path / kind).glob("part-*.parquet"))
 
-    def _check_manifest(self, settings: dict, environment: dict | None) -> None:
-        """Compare the settings with the manifest's; write the manifest if there is none."""
+    def _check_manifest(self, settings: dict) -> None:
+        """Compare the settings with the manifest's; write the manifest if the folder is new."""
         manifest = self.path / MANIFEST
-        if not manifest.exists():
-            if any(self._parts(kind) for kind in KINDS):
-                raise RunError(f"{self.path}: has scores but no {MANIFEST} about their origin; give another folder")
-            write_json(manifest, {"settings": settings, "environment": environment})
-            return
-        try:
-            recorded = dict(json.loads(manifest.read_text(encoding="utf-8"))["settings"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{manifest}: damaged, or not from this project; give another folder") from error
-        current = json.loads(json.dumps(settings))  # as they would be read back
-        for name in [*current, *(name for name in recorded if name not in current)]:
-            if recorded.get(name) != current.get(name):
-                raise RunError(
-                    f"{self.path}: its scores were made with {name} {recorded.get(name)}, now it is "
-                    f"{current.get(name)}; use the former, or give another folder"
-                )
+        if manifest.exists() or any(self._parts(kind) for kind in KINDS):
+            check_manifest(manifest, settings, self.path, "give another folder")
+        else:
+            write_manifest(manifest, settings)

@@ -1,7 +1,9 @@
 """Figures of what the network sees, of the quality map, and of scores against opinions."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from data.files import printable, replace_file
 from data.fragments import covered_size, enlarge_to_fit, place_patches
 from data.layout import to_image
 from data.saliency import salient_corner
@@ -53,7 +56,7 @@ def draw_views(image: np.ndarray, views: Mapping[str, torch.Tensor], spec: ViewS
             spine.set(color=edges[name], linewidth=3)
     for axis in axes:
         axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=80, bbox_inches="tight")
+    _save(figure, path, dpi=80, bbox_inches="tight")
 
 
 def draw_quality_map(
@@ -103,9 +106,9 @@ def draw_quality_map(
     bars = figure.add_subplot(grid[1, 1:])
     bars.set_title("points of each view" + (f", more or less than\n{reference}" if branch_means else ""))
     _draw_bars(bars, {name: float(points.mean()) for name, points in (relative if branch_means else maps).items()})
-    figure.suptitle(title, fontsize=15, parse_math=False)  # file names may contain dollar signs
+    figure.suptitle(printable(title), fontsize=15, parse_math=False)  # file names may contain dollar signs
     figure.supxlabel(CAPTION, fontsize=9)
-    figure.savefig(path, dpi=90)
+    _save(figure, path, dpi=90)
 
 
 def draw_scatter(table: pd.DataFrame, mapping: str, paths: Sequence[str | os.PathLike]) -> None:
@@ -131,7 +134,14 @@ def draw_scatter(table: pd.DataFrame, mapping: str, paths: Sequence[str | os.Pat
     for axis in (scatter, errors):
         axis.spines[["top", "right"]].set_visible(False)
     for path in paths:
-        figure.savefig(path, dpi=300)
+        _save(figure, path, dpi=300)
+
+
+def _save(figure: Figure, path: str | os.PathLike, **options) -> None:
+    """Save a figure whole or not at all; letters that matplotlib's font lacks are drawn as boxes without a warning."""
+    with replace_file(path) as unfinished, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(unfinished, format=Path(path).suffix.removeprefix("."), **options)
 
 
 def _show(axis: Axes, image: np.ndarray, colour: bool = True) -> None:

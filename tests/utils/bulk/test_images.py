@@ -1,9 +1,11 @@
 """What command-line arguments mean: files, folders and patterns in natural order, and lists in tables."""
 
+import os
+
 import pandas as pd
 import pytest
 
-from utils.bulk.images import find_images, read_list
+from utils.bulk.images import FoundImages, find_images, read_list
 from utils.errors import RunError
 
 
@@ -12,15 +14,15 @@ def test_folders_are_searched_in_natural_order_and_missing_files_are_kept(tmp_pa
     for name in ("10.JPG", "2.png", "below/1.tif", "notes.txt"):
         (tmp_path / name).touch()
     in_folder = [str(tmp_path / name) for name in ("2.png", "10.JPG", "below/1.tif")]
-    assert list(find_images([str(tmp_path), "missing.jpg"])) == [*in_folder, "missing.jpg"]
-    assert list(find_images([f"{tmp_path}/*.*", "a.jpg"])) == [
+    assert find_images([str(tmp_path), "missing.jpg"]).images == [*in_folder, "missing.jpg"]
+    assert find_images([f"{tmp_path}/*.*", "a.jpg"]).images == [
         str(tmp_path / n) for n in ("2.png", "10.JPG", "notes.txt")
     ] + ["a.jpg"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(tmp_path):
     (tmp_path / "photo[1].jpg").touch()
-    assert list(find_images([str(tmp_path / "photo[1].jpg")])) == [str(tmp_path / "photo[1].jpg")]
+    assert find_images([str(tmp_path / "photo[1].jpg")]).images == [str(tmp_path / "photo[1].jpg")]
 
 
 def test_tables_are_lists_only_on_request(tmp_path):
@@ -28,10 +30,10 @@ def test_tables_are_lists_only_on_request(tmp_path):
     pd.DataFrame({"image": ["a.jpg", "b.jpg"]}).to_csv(path, index=False)
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "folder.csv" / "c.jpg").touch()
-    assert list(find_images([path])) == [path]
-    assert list(find_images([path, "d.jpg"], lists=True)) == ["a.jpg", "b.jpg", "d.jpg"]
+    assert find_images([path]).images == [path]
+    assert find_images([path, "d.jpg"], lists=True).images == ["a.jpg", "b.jpg", "d.jpg"]
     folder = str(tmp_path / "folder.csv")
-    assert list(find_images([folder], lists=True)) == [f"{folder}/c.jpg"]
+    assert find_images([folder], lists=True).images == [f"{folder}/c.jpg"]
 
 
 def test_lists_have_images_in_a_column(tmp_path):
@@ -68,8 +70,8 @@ def test_what_systems_and_programs_leave_behind_is_not_a_photograph(tmp_path):
     for name in ("a.jpg", *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(find_images([str(tmp_path)])) == [str(tmp_path / "a.jpg")]
-    assert list(find_images([str(tmp_path / "._a.jpg")])) == [str(tmp_path / "._a.jpg")], "named, it is meant"
+    assert find_images([str(tmp_path)]).images == [str(tmp_path / "a.jpg")]
+    assert find_images([str(tmp_path / "._a.jpg")]).images == [str(tmp_path / "._a.jpg")], "named, it is meant"
 
 
 def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
@@ -81,10 +83,72 @@ def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
     (folder / "loop").symlink_to(folder)
     (folder / "dangling.jpg").symlink_to("/nowhere.jpg")
     (folder / "itself.jpg").symlink_to("itself.jpg")
-    assert list(find_images([str(folder)])) == [f"{folder}/folder.jpg", f"{folder}/trip/elsewhere.jpg"]
+    assert find_images([str(folder)]).images == [f"{folder}/folder.jpg", f"{folder}/trip/elsewhere.jpg"]
 
 
 def test_a_pattern_below_a_folder_with_brackets_matches(tmp_path):
     (tmp_path / "trip [2024]").mkdir()
     (tmp_path / "trip [2024]" / "a.jpg").touch()
-    assert list(find_images([f"{tmp_path}/trip [2024]/*.jpg"])) == [f"{tmp_path}/trip [2024]/a.jpg"]
+    assert find_images([f"{tmp_path}/trip [2024]/*.jpg"]).images == [f"{tmp_path}/trip [2024]/a.jpg"]
+
+
+def test_an_argument_without_images_is_a_problem_of_its_own_and_the_others_are_found(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.jpg").touch()
+    folder, pattern, image = str(tmp_path / "empty"), f"{tmp_path}/*.png", str(tmp_path / "a.jpg")
+    long_name, looping = "x" * 300 + ".jpg", str(tmp_path / "loop.jpg")
+    os.symlink("loop.jpg", looping)
+    found = find_images([folder, pattern, image, long_name, looping])
+    assert found.images == [folder, pattern, image, long_name, looping]
+    assert list(found.problems) == [folder, pattern]
+    assert folder in found.problems[folder]
+    assert "no image in this folder" in found.problems[folder]
+    assert pattern in found.problems[pattern]
+    assert "pattern" in found.problems[pattern]
+
+
+def test_without_any_image_there_is_one_error(tmp_path):
+    with pytest.raises(RunError, match=r"no image in this folder.*1 more"):
+        find_images([str(tmp_path), f"{tmp_path}/*.jpg"])
+    (tmp_path / "a.gif").touch()
+    with pytest.raises(RunError, match=r"skipped 1 files that are not read: 1 \.gif"):
+        find_images([str(tmp_path)])
+
+
+def test_an_empty_argument_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(RunError, match="empty"):
+        find_images(["a.jpg", ""])
+
+
+def test_a_folder_that_cannot_be_read_is_a_problem_wherever_it_is(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.jpg").touch()
+    scandir, closed = os.scandir, str(tmp_path / "closed")
+
+    def scandir_or_refuse(path):
+        if os.fspath(path) == closed:
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scandir_or_refuse)
+    found = find_images([str(tmp_path)])
+    assert found.images == [str(tmp_path / "a.jpg"), closed]
+    assert found.problems == {closed: f"{closed}: this folder cannot be read: Permission denied"}
+    with pytest.raises(RunError, match="Permission denied"):
+        find_images([closed])
+
+
+def test_other_images_in_a_folder_are_counted(tmp_path):
+    for name in ("a.jpg", "b.gif", "c.GIF", "d.nef", "._e.gif", "notes.txt", "clip.mp4"):
+        (tmp_path / name).touch()
+    found = find_images([str(tmp_path)])
+    assert found.images == [str(tmp_path / "a.jpg")]
+    assert found.skipped_text() == "skipped 3 files that are not read: 2 .gif, 1 .nef"
+    assert FoundImages([]).skipped_text() == ""
+
+
+def test_a_pipe_in_a_folder_is_left_to_be_refused_by_name(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    assert find_images([str(tmp_path)]).images == [str(tmp_path / "a.jpg")]

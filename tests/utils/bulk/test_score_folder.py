@@ -4,6 +4,7 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 
 from utils.bulk.score_folder import MANIFEST, ScoreFolder
 from utils.errors import RunError
@@ -104,10 +105,11 @@ def test_scores_without_a_manifest_are_an_error(tmp_path):
 
 
 def test_the_manifest_records_settings_and_environment(tmp_path):
-    with ScoreFolder(tmp_path, SETTINGS, {"command": "predict.py --ray"}):
+    with ScoreFolder(tmp_path, SETTINGS):
         pass
     content = json.loads((tmp_path / MANIFEST).read_text())
-    assert content == {"settings": SETTINGS, "environment": {"command": "predict.py --ray"}}
+    assert content["settings"] == SETTINGS
+    assert content["environment"]["torch"] == torch.__version__
 
 
 def test_a_damaged_part_is_named_in_the_error(tmp_path):

@@ -165,11 +165,10 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
     write_csv(path, [{"a": 1, "b": "ü, ö"}])
     assert pd.read_csv(path).to_dict("records") == [{"a": 1, "b": "ü, ö"}]
 
-    def full_disk(self, file, **options):
-        file.write_text("half")
+    def full_disk(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", full_disk)
+    monkeypatch.setattr("data.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_csv(path, [{"a": 2, "b": ""}])
     assert pd.read_csv(path)["a"].tolist() == [1]
