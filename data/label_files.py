@@ -151,6 +151,9 @@ def _read_ava(source: Path) -> pd.DataFrame:
 
     Reads the table of vote columns (`image_num`, `vote_1` ... `vote_10`) and the original space-separated `AVA.txt`
     (index, image, ten vote counts, two tags, challenge; Murray et al., CVPR 2012).
+
+    Differs from the paper: the published code's target is the sum of rating times votes, which also grows with the
+    number of votes.
     """
     with source.open("rb") as file:
         start = file.readline(2**20) + file.readline(2**20)
