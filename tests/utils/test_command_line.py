@@ -214,6 +214,12 @@ def test_a_flag_takes_no_photograph_and_the_order_does_not_matter(photographs_pa
     assert (options.images, options.compile) == (["a.jpg", "b.jpg"], compile_)
 
 
+def test_what_follows_two_dashes_is_a_photograph_whatever_it_looks_like(photographs_parser):
+    options = parse_options(photographs_parser, ["a.jpg", "--compile", "--", "-dash.jpg", "--csv=x.jpg", "b.jpg"])
+    assert options.images == ["a.jpg", "./-dash.jpg", "./--csv=x.jpg", "b.jpg"]
+    assert options.csv is None
+
+
 @pytest.mark.parametrize("name", ["photo.jpg", "PHOTO.TIFF", "best.pth", "w.safetensors", "m.onnx", "UIQA.npy"])
 def test_results_do_not_replace_photographs_or_weights(photographs_parser, name, tmp_path, capsys):
     message = refused(capsys, photographs_parser, ["a.jpg", f"--csv={tmp_path / name}"])
