@@ -2,6 +2,7 @@
 
 import glob
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +30,8 @@ class FoundImages:
     """What command-line arguments name.
 
     Attributes:
-        images: the images in order, each once; also folders and patterns that yield none.
-        problems: why an entry of `images` is no image, by entry: a folder or a pattern.
+        images: the images in order, each once; also what is none but has to be reported.
+        problems: why an entry of `images` is no image, by entry: a folder or a pattern without images, a pipe.
         skipped: how many images of other formats the folders have, by extension.
     """
 
@@ -84,7 +85,7 @@ def _images_of(argument: str, lists: bool, found: FoundImages) -> list[str]:
     elif lists and argument.lower().endswith((".csv", ".parquet")):
         return list(read_list(argument))
     elif not os.path.lexists(argument) and glob.has_magic(argument):
-        files = [file for file in _matches(Path(argument)) if _is_no_folder(file)]
+        files = [file for file in _matches(Path(argument)) if _is_no_folder(file, found)]
         problem = f"{argument}: no file matches this pattern"
     else:
         return [argument]
@@ -109,10 +110,11 @@ def _images_below(folder: str, found: FoundImages) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(MACHINE_MADE)]
         for name in names:
             path, extension = str(Path(root, name)), Path(name).suffix.lower()
-            if name.startswith(MACHINE_MADE) or not _is_no_folder(path):
+            if name.startswith(MACHINE_MADE):
                 continue
             if extension in EXTENSIONS:
-                yield path
+                if _is_no_folder(path, found):
+                    yield path
             elif extension in IMAGE_EXTENSIONS:
                 found.skipped[extension] += 1
     for error in unreadable:
@@ -120,9 +122,15 @@ def _images_below(folder: str, found: FoundImages) -> Iterator[str]:
         yield error.filename
 
 
-def _is_no_folder(path: str) -> bool:
-    """Return whether a path leads to a file, or to a pipe or a device, which decoding refuses by name."""
-    return os.path.exists(path) and not os.path.isdir(path)
+def _is_no_folder(path: str, found: FoundImages) -> bool:
+    """Return whether a path leads to something else than a folder; a pipe or a device is recorded, never opened."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # a dangling link
+        return False
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        found.problems[path] = f"{path}: not a file but a pipe, a socket or a device"
+    return not stat.S_ISDIR(mode)
 
 
 def _matches(pattern: Path) -> list[str]:

@@ -149,6 +149,12 @@ def test_other_images_in_a_folder_are_counted(tmp_path):
     assert FoundImages([]).skipped_text() == ""
 
 
-def test_a_pipe_in_a_folder_is_left_to_be_refused_by_name(tmp_path):
-    os.mkfifo(tmp_path / "a.jpg")
-    assert find_images([str(tmp_path)]).images == [str(tmp_path / "a.jpg")]
+def test_pipes_and_devices_in_a_folder_are_problems_and_never_opened(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for argument in (str(tmp_path), f"{tmp_path}/*.jpg"):
+        found = find_images([argument])
+        assert found.images == [f"{tmp_path}/a.jpg", f"{tmp_path}/pipe.jpg", f"{tmp_path}/zero.jpg"]
+        assert list(found.problems) == found.images[1:]
+        assert "a pipe, a socket or a device" in found.problems[f"{tmp_path}/pipe.jpg"]
