@@ -1,6 +1,9 @@
 """Reading command lines: configs that only override, and errors that name what is wrong."""
 
+import argparse
+import io
 import os
+import sys
 
 import pytest
 import torch
@@ -233,3 +236,70 @@ def test_results_do_not_replace_links_pipes_or_devices(photographs_parser, tmp_p
     for path in (tmp_path / "link.csv", tmp_path / "pipe.csv", "/dev/null"):
         assert "link, a pipe or a device" in refused(capsys, photographs_parser, ["a.jpg", f"--csv={path}"])
     assert parse_options(photographs_parser, ["a.jpg", f"--csv={tmp_path}/kept.csv"]).csv.endswith("kept.csv")
+
+
+def test_a_system_error_names_the_file_the_cause_and_a_remedy(capsys):
+    @entry_point
+    def main(args):
+        raise OSError(28, "No space left on device", "a\n.csv")
+
+    assert main([]) == EXIT_UNUSABLE_INPUT
+    message = capsys.readouterr().err
+    assert message == "error: a\\n.csv: No space left on device; make room on the disk, or write to another one\n"
+
+
+def test_an_interruption_can_say_what_was_saved(capsys):
+    @entry_point
+    def main(args):
+        raise KeyboardInterrupt("3 rows are in scores.csv.partial")
+
+    assert main([]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == "interrupted: 3 rows are in scores.csv.partial\n"
+
+
+def test_letters_that_standard_output_lacks_are_escaped(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    @entry_point
+    def main(args):
+        print("\u5199.jpg")
+        return 0
+
+    assert main([]) == 0
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\\u5199.jpg\n"
+
+
+@pytest.mark.parametrize("error", [TableError("a\x1b[2J.jpg: no rows"), RunError("a\x1b[2J.jpg")])
+def test_names_in_errors_cannot_command_the_terminal(error, capsys):
+    @entry_point
+    def main(args):
+        raise error
+
+    assert main([]) == EXIT_UNUSABLE_INPUT
+    assert r"a\x1b[2J.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", ["", "old.csv"])
+def test_a_folder_or_file_that_is_read_only_is_named_before_the_work(tmp_path, monkeypatch, closed):
+    (tmp_path / "old.csv").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: os.fspath(path) != os.fspath(tmp_path / closed))
+    with pytest.raises(argparse.ArgumentTypeError, match="read-only; give another path") as raised:
+        output_file(f"{tmp_path}/old.csv")
+    assert f"{tmp_path}/old.csv cannot be written: {tmp_path / closed}" in str(raised.value)
+    if not closed:
+        with pytest.raises(RunError, match="read-only"):
+            make_folder(tmp_path)
+
+
+def test_a_name_that_the_system_refuses_is_one_error(tmp_path):
+    with pytest.raises(argparse.ArgumentTypeError, match="too long; give a shorter name"):
+        output_file(f"{tmp_path}/{'x' * 300}.csv")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(argparse.ArgumentTypeError, match="cannot be written"):
+        output_file(f"{tmp_path}/loop/a.csv")
+    with pytest.raises(RunError, match="too long"):
+        make_folder(tmp_path / ("x" * 300))
+    with pytest.raises(RunError, match="empty"):
+        make_folder("")

@@ -7,8 +7,8 @@ import pytest
 from data.files import write_csv
 from utils.calibration import Calibration
 from utils.errors import RunError
-from utils.inference import Scores
-from utils.predictions import predictions_table, read_predictions
+from utils.inference import ScoredBatch, Scores
+from utils.predictions import batch_predictions, predictions_table, read_predictions
 from utils.progress import Tally
 
 POINTS = {"aesthetic": np.array([0.1, 0.2, np.nan]), "salient": np.array([0.3, 0.5, np.nan])}
@@ -28,6 +28,19 @@ def test_a_table_has_a_row_per_photograph_and_nan_for_a_failure():
     np.testing.assert_array_equal(table["quality"], calibration(scores_of().scores))
     np.testing.assert_array_equal(table["points_salient"], POINTS["salient"])
     assert table.iloc[2].isna().all()
+
+
+def test_a_batch_is_rows_in_the_order_of_the_photographs_with_names_and_errors():
+    outputs = {"score": np.array([0.4, 0.7]), "draw_sd": np.full(2, np.nan), "points_salient": np.array([0.1, 0.2])}
+    images = ["0.jpg", "1.jpg", "2.jpg", "caf\udce9.jpg", "4.jpg"]
+    batch = ScoredBatch(np.array([4, 2]), outputs, [(3, "caf\udce9.jpg: truncated")], {}, [], 0.0)
+    rows = batch_predictions(batch, images, 1, ["salient"], None)
+    assert list(rows) == ["image", "score", "quality", "points_salient", "error"]
+    assert rows["image"].tolist() == ["2.jpg", r"caf\udce9.jpg", "4.jpg"]
+    np.testing.assert_array_equal(rows["score"], [0.7, np.nan, 0.4])
+    assert rows["error"].tolist() == [None, r"caf\udce9.jpg: truncated", None]
+    only_failures = ScoredBatch(np.zeros(0, int), {}, [(0, "0.jpg: truncated")], {}, [], 0.0)
+    assert list(batch_predictions(only_failures, images, 1, ["salient"], None)) == list(rows)
 
 
 def test_without_a_mapping_quality_is_nan():

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data.files import one_line, printable
 from utils.calibration import Calibration
-from utils.command_line import make_folder
+from utils.command_line import cause_and_remedy, make_folder
 from utils.errors import RunError
 from utils.inference import ScoredBatch
 from utils.loaded_model import LoadedModel
@@ -79,7 +79,8 @@ def draw_pictures(
             except Exception as error:  # a night's work must not end because one picture fails
                 unwritten.append(path)
                 if len(unwritten) <= PRINTED_FAILURES:
-                    line = f"failed: {path}: its picture cannot be written: {one_line(error)}"
+                    cause = cause_and_remedy(error) if isinstance(error, OSError) else one_line(error)
+                    line = f"failed: {path}: its picture cannot be written: {cause}"
                     tqdm.write(printable(line), file=sys.stderr)
         outputs = {name: values for name, values in batch.outputs.items() if not name.startswith("map_")}
         yield replace(batch, outputs=outputs, views={}, images=[])

@@ -1,5 +1,6 @@
 """What runs on Ray's workers, called without Ray: the same views, the same scores."""
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_checkpoint import SPEC
 
 from data.datasets import PhotographDataset
 from utils.bulk.ray_workers import CutPhotographs, Scorer, cut_photographs
@@ -58,6 +60,15 @@ def test_an_actor_scores_as_the_scoring_loop_does(trained, paths, draws, monkeyp
     assert rows["error"].tolist() == ["", direct.failures[0][1], ""]
     for name in expected:
         np.testing.assert_allclose(rows[name], expected[name], atol=1e-6)
+
+
+def test_names_that_are_no_utf8_reach_the_file_and_come_back_as_text(tmp_path, photograph):
+    name, broken = os.path.join(os.fsencode(tmp_path), b"caf\xe9.png"), os.path.join(os.fsencode(tmp_path), b"\xff.png")
+    Image.fromarray(photograph).save(os.fsdecode(name))
+    cut = cut_photographs(batch_of([name, broken]), SPEC, 1)
+    assert cut["image"].tolist() == [f"{tmp_path}/caf\\udce9.png", f"{tmp_path}/\\udcff.png"]
+    assert cut["error"][0] == ""
+    assert cut["error"][1].startswith(f"{tmp_path}/\\udcff.png: ")
 
 
 def test_a_batch_of_only_broken_files_has_the_same_columns_as_any_other(trained, paths, monkeypatch):

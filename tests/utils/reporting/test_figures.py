@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from data.views import ViewSpec, make_views
@@ -161,3 +162,27 @@ def test_the_scatter_is_drawn_in_every_format_asked_for(mapped, tmp_path):
     assert (tmp_path / "s.pdf").read_bytes().startswith(b"%PDF")
     with Image.open(tmp_path / "s.png") as picture:
         assert picture.width == 2100
+
+
+def test_a_title_of_any_letters_is_drawn_without_a_warning(tmp_path, recwarn):
+    image = np.zeros((64, 64, 3), np.uint8)
+    spec = ViewSpec(resize=72, crop_size=64, views=("aesthetic",))
+    maps = {"aesthetic": np.zeros((2, 2))}
+    title = "caf\udce9 \u5199\u771f\n\x1b[31m $x$ \\frac.jpg"
+    draw_quality_map(image, views_of(image, spec), spec, maps, None, title, tmp_path / "map.png")
+    assert (tmp_path / "map.png").is_file()
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+def test_a_figure_that_cannot_be_written_leaves_nothing_half(tmp_path, monkeypatch):
+    image = np.zeros((64, 64, 3), np.uint8)
+    spec = ViewSpec(resize=72, crop_size=64, views=("aesthetic",))
+
+    def fill_the_disk(figure, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        draw_views(image, views_of(image, spec), spec, tmp_path / "views.png")
+    assert not list(tmp_path.iterdir())
