@@ -14,6 +14,7 @@ import torch
 
 from data.datasets import PhotographDataset
 from data.files import printable, utf8, write_json
+from utils.batches import gather_batches
 from utils.bulk.images import FoundImages, find_images
 from utils.bulk.manifest import scoring_settings
 from utils.bulk.ray_job import add_ray_options, check_ray_options, score_with_ray
@@ -31,7 +32,7 @@ from utils.command_line import (
 from utils.distributed import all_gather_objects, process_group, rank, select_device
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.export.onnx_runtime import load_onnx
-from utils.inference import gather_batches, score_batches
+from utils.inference import score_batches
 from utils.loaded_model import LoadedModel
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.predictions import batch_predictions

@@ -1,7 +1,6 @@
 """Command lines and configs: one parser for both, types that check values, errors in one line."""
 
 import argparse
-import errno
 import functools
 import os
 import sys
@@ -19,17 +18,17 @@ from data.files import one_line, printable, printable_lines
 from data.packed import PackError
 from data.tables import TableError
 from models.backbones import WeightsError
-from utils.errors import EXIT_INTERRUPTED, EXIT_UNEXPECTED, EXIT_UNUSABLE_INPUT, CheckpointError, RunError
+from utils.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_UNEXPECTED,
+    EXIT_UNUSABLE_INPUT,
+    CheckpointError,
+    RunError,
+    cause_and_remedy,
+)
+from utils.progress import escape_what_stdout_cannot_show
 
 WEIGHTS_EXTENSIONS = (".pth", ".pt", ".safetensors", ".onnx", ".npy", ".npz")
-REMEDIES = {
-    errno.ENOSPC: "make room on the disk, or write to another one",
-    errno.EDQUOT: "delete some of your files, or write to another disk",
-    errno.EACCES: "change its permissions, or give another path",
-    errno.EPERM: "change its permissions, or give another path",
-    errno.EROFS: "its disk is mounted read-only; give another path",
-    errno.ENAMETOOLONG: "give a shorter name",
-}
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -38,7 +37,7 @@ def entry_point(main: Callable) -> Callable:
 
     @functools.wraps(main)
     def wrapped(args: Sequence[str] | None = None) -> int:
-        _escape_what_stdout_cannot_show()
+        escape_what_stdout_cannot_show()
         try:
             return main(args)
         except (TableError, ImageError, PackError, CheckpointError, WeightsError, RunError) as error:
@@ -72,18 +71,6 @@ def entry_point(main: Callable) -> Callable:
             return EXIT_UNUSABLE_INPUT
 
     return wrapped
-
-
-def _escape_what_stdout_cannot_show() -> None:
-    """Print letters that the encoding of standard output lacks as escapes, as Python does on standard error."""
-    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def cause_and_remedy(error: OSError) -> str:
-    """Return why the system refused to read or write a file and, where it is known, what helps."""
-    remedy = REMEDIES.get(error.errno)
-    return one_line(error) + (f"; {remedy}" if remedy else "")
 
 
 @contextmanager
@@ -237,23 +224,21 @@ def number(lowest: float, above: bool = False, below: float = float("inf")) -> C
 
 def output_file(text: str) -> str:
     """Check before the work begins that a file can be written, and make its folder. "-" is standard output."""
+    path = Path(text)
     if text == "-":
         return text
-    path = Path(text)
     try:
         if not text or path.is_dir():
             raise argparse.ArgumentTypeError(f"{text!r} is a folder; give a file")
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise argparse.ArgumentTypeError(
-                f"{text} is a link, a pipe or a device, which would be replaced; give a file"
-            )
+            raise argparse.ArgumentTypeError(f"{text} is a link, a pipe or a device, not to be replaced; give a file")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text} cannot be written: {cause_and_remedy(error)}") from None
     # A file is written under a temporary name first, so its folder must be writable, too.
-    closed = next((place for place in (path.parent, path) if place.exists() and not os.access(place, os.W_OK)), None)
-    if closed:
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: {closed} is read-only; give another path")
+    for place in (path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise argparse.ArgumentTypeError(f"{text} cannot be written: {place} is read-only; give another path")
     return text
 
 

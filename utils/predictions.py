@@ -19,9 +19,10 @@ import pandas as pd
 
 from data.csv_files import CsvError, read_csv_table, to_numbers
 from data.files import one_line, utf8
+from utils.batches import scores_of_batch
 from utils.calibration import Calibration
 from utils.errors import RunError
-from utils.inference import ScoredBatch, Scores, scores_of_batch
+from utils.inference import ScoredBatch, Scores
 
 NUMBERS = ("mos", "score", "quality", "draw_sd", "sampling_error")  # columns; also points_<view>
 

@@ -17,6 +17,12 @@ def progress_bar(total: int, label: str | None, unit: str = "image") -> tqdm:
     return tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=label is None or not sys.stderr.isatty())
 
 
+def escape_what_stdout_cannot_show() -> None:
+    """Print letters that the encoding of standard output lacks as escapes, as Python does on standard error."""
+    if getattr(sys.stdout, "errors", None) == "strict" and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def say(line: str) -> None:
     """Print a line immediately, above a progress bar if there is one; only rank 0 prints."""
     if rank() > 0:

@@ -7,6 +7,7 @@ from utils.errors import (
     EXIT_UNUSABLE_INPUT,
     CheckpointError,
     RunError,
+    cause_and_remedy,
 )
 
 
@@ -17,3 +18,8 @@ def test_exit_codes_differ():
 def test_a_checkpoint_error_is_a_value_error_and_a_run_error_is_not():
     assert issubclass(CheckpointError, ValueError)
     assert not issubclass(RunError, ValueError)
+
+
+def test_a_remedy_follows_the_cause_where_one_is_known():
+    assert cause_and_remedy(OSError(28, "No space left on device")).startswith("No space left on device; make room")
+    assert cause_and_remedy(OSError("strange")) == "strange"

@@ -12,8 +12,7 @@ from data.datasets import PhotographDataset
 from data.decode import decode_rgb
 from data.views import ViewSpec, make_views
 from models import build_model
-from utils import inference
-from utils.inference import Scores, collect_scores, gather_batches, score_batches, score_photographs, scores_of_batch
+from utils.inference import Scores, collect_scores, score_batches, score_photographs
 
 SPEC = ViewSpec(resize=72, crop_size=64, n_fragment=2, salient_patch_dimension=64)
 CPU = torch.device("cpu")
@@ -209,45 +208,3 @@ def test_a_score_that_is_not_finite_is_a_failure_of_its_photograph(model, paths)
     for path, (_, message) in zip(paths, result.failures, strict=True):
         assert message.startswith(str(path))
         assert "not a finite number" in message
-
-
-def test_a_batch_becomes_scores_in_the_order_of_the_photographs(model, paths, tmp_path):
-    (tmp_path / "text.jpg").write_text("no photograph")
-    mixed = [*paths[:3], str(tmp_path / "text.jpg"), paths[3], str(tmp_path / "missing.jpg")]
-    photographs = PhotographDataset(mixed, SPEC)
-    expected = score_photographs(model, photographs, CPU, batch_size=3)
-    for number, batch in enumerate(score_batches(model, photographs, CPU, batch_size=3)):
-        positions, scores = scores_of_batch(batch, 1, model.view_names)
-        assert positions.tolist() == [3 * number, 3 * number + 1, 3 * number + 2]
-        np.testing.assert_array_equal(scores.scores, expected.scores[positions])
-        np.testing.assert_array_equal(scores.points["salient"], expected.points["salient"][positions])
-        assert [(positions[row], message) for row, message in scores.failures] == [
-            failure for failure in expected.failures if failure[0] in positions
-        ]
-
-
-@pytest.mark.parametrize("count", [1, 2, 5, 8, 9])
-def test_batches_of_several_ranks_are_gathered_in_the_order_of_the_photographs(model, paths, count, monkeypatch):
-    photographs = PhotographDataset([*paths[: count - 1], "missing.jpg"], SPEC)
-    alone = list(gather_batches(score_batches(model, photographs, CPU, batch_size=4), photographs, batch_size=4))
-    monkeypatch.setattr(inference, "world_size", lambda: 2)
-    own = []
-    for number in range(2):
-        monkeypatch.setattr(inference, "rank", lambda number=number: number)
-        own.append(list(score_batches(model, photographs, CPU, batch_size=2, maps=True)))
-    step = iter(range(100))
-
-    def all_gather(content: tuple) -> list:
-        number = next(step)
-        other = own[1][number] if number < len(own[1]) else None
-        return [content, (other.index, other.outputs, other.failures) if other else (np.zeros(0, np.int64), {}, [])]
-
-    monkeypatch.setattr(inference, "all_gather_objects", all_gather)
-    gathered = list(gather_batches(iter(own[0]), photographs, batch_size=2))
-    assert len(gathered) == len(alone)
-    for batch, expected in zip(gathered, alone, strict=True):
-        positions, scores = scores_of_batch(batch, 1, model.view_names)
-        expected_positions, expected_scores = scores_of_batch(expected, 1, model.view_names)
-        assert positions.tolist() == expected_positions.tolist()
-        np.testing.assert_allclose(scores.scores, expected_scores.scores, atol=1e-5)
-        assert scores.failures == expected_scores.failures

@@ -12,8 +12,7 @@ import pandas as pd
 
 from data.files import csv_text, exclusive_lock, flush_folder, printable, utf8, write_csv, write_text
 from utils.bulk.manifest import check_manifest, write_manifest
-from utils.command_line import cause_and_remedy
-from utils.errors import RunError
+from utils.errors import RunError, cause_and_remedy
 
 FLUSH_SECONDS = 1  # rows are on disk, and survive a power cut, after this time or after the next batch if that is later
 
@@ -84,14 +83,17 @@ class ScoreTable:
         """
         if self._columns:
             rows = rows.reindex(columns=self._columns)
-        if self.path is not None:
-            try:
+        try:
+            if self.path is not None:
                 self._append(csv_text(rows, header=not self._columns) + "\n")
-            except OSError as error:
-                raise RunError(f"{self.partial}: {cause_and_remedy(error)}. {self._saved()}") from error
-        self._columns = list(rows)
-        self._keep(rows.itertuples(index=False, name=None))
-        self._added += len(rows)
+            self._columns = list(rows)
+            self._keep(rows.itertuples(index=False, name=None))
+            self._added += len(rows)
+            if self.path is not None and time.monotonic() - self._flushed >= FLUSH_SECONDS:
+                os.fsync(self._file.fileno())
+                self._flushed = time.monotonic()
+        except OSError as error:
+            raise RunError(f"{self.partial}: {cause_and_remedy(error)}. {self._saved()}") from error
 
     def finish(self, images: Sequence[str]) -> pd.DataFrame:
         """Return the rows in the order of the images, then rows of earlier jobs about others; write them to the CSV."""
@@ -157,9 +159,6 @@ class ScoreTable:
         try:
             while content:
                 content = content[self._file.write(content) :]
-            if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-                os.fsync(self._file.fileno())
-                self._flushed = time.monotonic()
         except OSError as error:
             error.filename = str(self.partial)
             with suppress(OSError):

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from data.files import one_line, printable
 from utils.calibration import Calibration
-from utils.command_line import cause_and_remedy, make_folder
-from utils.errors import RunError
+from utils.command_line import make_folder
+from utils.errors import RunError, cause_and_remedy
 from utils.inference import ScoredBatch
 from utils.loaded_model import LoadedModel
 from utils.progress import PRINTED_FAILURES
