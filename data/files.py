@@ -51,7 +51,7 @@ def replace_file(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        if error.filename in (None, str(unfinished)):
+        if error.errno is not None and error.filename in (None, str(unfinished)):
             error.filename, error.filename2 = str(path), None
         raise
     finally:
