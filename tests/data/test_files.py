@@ -118,7 +118,7 @@ class TestReplaceFile:
         with pytest.raises(OSError, match=r"No space.*a\.csv") as raised:
             fail(tmp_path / "a.csv", OSError(28, "No space left on device"))
         assert raised.value.filename == str(tmp_path / "a.csv")
-        with pytest.raises(OSError, match="^without a number$"):
+        with pytest.raises(OSError, match=r"^without a number$"):
             fail(tmp_path / "a.csv", OSError("without a number"))
         with pytest.raises(FileNotFoundError) as raised:
             write_text(tmp_path / "missing" / "a.csv", "")
