@@ -38,9 +38,8 @@ from utils.options import (
     load_labels,
     view_spec,
 )
-from utils.progress import progress_bar
+from utils.progress import print_failures, progress_bar
 from utils.training.options import train_parser
-from utils.workers import worker_failures
 
 BYTES_PER_SCENE = 20e6  # of six versions at 3840 x 2160; the demo set's scenes take 15 MB on average
 
@@ -155,7 +154,7 @@ def make_pack(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     if folder.is_symlink():  # a pack on another disk stays there
         folder = folder.resolve()
     make_folder(folder.parent)
-    with pack_lock(folder), worker_failures():
+    with pack_lock(folder):
         plan = plan_pack(rows, spec, options.random_seed, options.draws)
         if options.overwrite:
             remove_pack(folder)
@@ -176,12 +175,12 @@ def fill_pack(pack: UnfinishedPack, workers: int) -> int:
     require_space(folder.parent, needed)
     failures = write_records(pack, workers)
     if failures:
-        lines = [f"failed: {message}" for message in failures]
-        lines.append(
+        print_failures(failures, "the same command shows the next ones when these are repaired")
+        print(
             f"{folder} is unfinished: {len(failures)} images could not be used. Repair them, or remove them from the "
-            "label file, and run the same command again; what is packed is kept"
+            "label file, and run the same command again; what is packed is kept",
+            file=sys.stderr,
         )
-        print("\n".join(lines), file=sys.stderr)
         return EXIT_FAILED_IMAGES
     pack.finish()
     print(f"{folder} is ready: train with --packed {folder}")

@@ -44,7 +44,7 @@ from utils.options import (
     load_labels,
     take_data_options,
 )
-from utils.progress import Tally
+from utils.progress import Tally, print_failures
 from utils.reporting.comparison import compare, comparison_text
 from utils.reporting.measures import evaluation_report, few_groups_note, group_names, resampling_groups, summary
 from utils.reporting.notes import count_training_images, orientation_notes, training_notes
@@ -167,8 +167,7 @@ def main(args: list[str] | None = None) -> int:
         write_measures(report, scored.tally, folder, options.json, say)
         if options.report:
             say(f"Report: {write_report(report, scored, loaded, score, vars(options), folder)}")
-    for failure in scored.failures:
-        print(f"failed: {failure['error']}", file=sys.stderr)
+    print_failures([failure["error"] for failure in scored.failures], f"all are in {folder}")
     return EXIT_FAILED_IMAGES if scored.failures else 0
 
 

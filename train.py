@@ -54,7 +54,7 @@ from utils.training.run import (
 from utils.training.signals import Interruption, interruptions, leave_signals_to_the_parent
 from utils.training.state import TrainingState, begin
 from utils.training.step import AMP_DTYPES, LOSSES, Objective, split_batch
-from utils.workers import collate_in_shared_memory, worker_failures
+from utils.workers import collate_in_shared_memory
 
 LOGGED_IMAGES = 8  # photographs of the first batch that TensorBoard shows
 
@@ -74,12 +74,7 @@ def main(args: list[str] | None = None) -> int:
         spec = view_spec(options)
         torch.manual_seed(options.random_seed)  # initial weights of the head and, from scratch, of the trunks
         model = build_model(**model_options(vars(options)), view_sizes=spec.view_sizes)
-    with (
-        process_group(device),
-        run_lock(Path(options.snapshot) / options.run),
-        worker_failures(),
-        interruptions() as interruption,
-    ):
+    with process_group(device), run_lock(Path(options.snapshot) / options.run), interruptions() as interruption:
         return train(model, spec, device, options, interruption)
 
 

@@ -27,6 +27,7 @@ from utils.errors import (
     cause_and_remedy,
 )
 from utils.progress import escape_what_stdout_cannot_show
+from utils.workers import worker_failures
 
 WEIGHTS_EXTENSIONS = (".pth", ".pt", ".safetensors", ".onnx", ".npy", ".npz")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -39,7 +40,8 @@ def entry_point(main: Callable) -> Callable:
     def wrapped(args: Sequence[str] | None = None) -> int:
         escape_what_stdout_cannot_show()
         try:
-            return main(args)
+            with worker_failures():
+                return main(args)
         except (TableError, ImageError, PackError, CheckpointError, WeightsError, RunError) as error:
             print(f"error: {printable_lines(error)}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from data.decode import DEFAULT_MAX_PIXELS
-from data.files import replace_file
+from data.files import write_text
 from utils.loaded_model import LoadedModel
 from utils.metrics import MEASURES
 from utils.reporting.figures import draw_scatter
@@ -128,8 +128,7 @@ def write_html_report(
         map_caption=CAPTION,
         details=details,
     )
-    with replace_file(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _environment() -> jinja2.Environment:
