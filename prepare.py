@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from data.files import one_line
+from data.files import one_line, printable
 from data.pack_format import partial_folder
 from data.packing import SPLITS, plan_pack
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
@@ -38,7 +38,7 @@ from utils.options import (
     load_labels,
     view_spec,
 )
-from utils.progress import print_failures, progress_bar
+from utils.progress import progress_bar
 from utils.training.options import train_parser
 
 BYTES_PER_SCENE = 20e6  # of six versions at 3840 x 2160; the demo set's scenes take 15 MB on average
@@ -175,7 +175,8 @@ def fill_pack(pack: UnfinishedPack, workers: int) -> int:
     require_space(folder.parent, needed)
     failures = write_records(pack, workers)
     if failures:
-        print_failures(failures, "the same command shows the next ones when these are repaired")
+        for message in failures:
+            print(f"failed: {printable(message)}", file=sys.stderr)
         print(
             f"{folder} is unfinished: {len(failures)} images could not be used. Repair them, or remove them from the "
             "label file, and run the same command again; what is packed is kept",

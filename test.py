@@ -167,7 +167,9 @@ def main(args: list[str] | None = None) -> int:
         write_measures(report, scored.tally, folder, options.json, say)
         if options.report:
             say(f"Report: {write_report(report, scored, loaded, score, vars(options), folder)}")
-    print_failures([failure["error"] for failure in scored.failures], f"all are in {folder}")
+    print_failures(
+        [failure["error"] for failure in scored.failures], f"all are in {folder / f'test_{options.split}.json'}"
+    )
     return EXIT_FAILED_IMAGES if scored.failures else 0
 
 

@@ -134,8 +134,13 @@ def start(
     if resumed:
         check_same_training(*resumed, vars(options), data.fingerprint)
         source = str(resumed[0])
-    errors = [] if options.packed else unusable_images(data.validation, device, options.num_workers)
-    handle_bad_images(errors, skipped, data.validation.paths, options.on_bad_image)
+    if not options.packed:
+        say(f"Checking {len(data.validation)} validation images")
+        errors = unusable_images(data.validation, device, options.num_workers)
+        handle_bad_images(errors, skipped, data.validation.paths, options.on_bad_image)
+        if sum(count for (count,) in all_gather_ints(len(errors))) == len(data.validation):
+            example = f"; for example {errors[0][1]}" if errors else ""
+            raise RunError(f"none of the validation images can be used{example}")
     if not resumed and rank() == 0:  # DistributedDataParallel broadcasts the weights of rank 0
         source = initial_weights(
             model, options.pretrained_path, options.init, options.backbone, spec.view_sizes, data.training.mos_scale

@@ -31,6 +31,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 DEFAULT_MAX_PIXELS = 160_000_000
 
 _ORIENTATION_TAG = 0x0112
+_PILLOW = r"PIL\."  # its modules
 _CONTENT = (bytes, bytearray, memoryview)  # types of a file's content, as opposed to its path
 _pillow_limit_lock = Lock()
 _pillow_limits = []  # Pillow's own limit, once for each image being decoded
@@ -165,7 +166,8 @@ def _image_errors(source: str | os.PathLike | bytes) -> Iterator[None]:
 
     What Pillow warns about and logs is metadata and limits: it stays quiet, and damage to the pixels is an error.
     """
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    if not any(getattr(module, "pattern", module) == _PILLOW for _, _, _, module, _ in warnings.filters):
+        warnings.filterwarnings("ignore", module=_PILLOW)
     if not (logger := logging.getLogger("PIL")).handlers:
         logger.addHandler(logging.NullHandler())
     name = f"<{len(source)} bytes>" if isinstance(source, _CONTENT) else os.fspath(source)

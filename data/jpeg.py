@@ -131,7 +131,7 @@ def _mend(content: bytes, warning: str) -> bytes:
     """Return the content without the cause of a warning.
 
     Raises:
-        ValueError: the cause is damage, or cannot be told from damage.
+        ValueError: the cause is damage, or cannot be distinguished from it.
     """
     mended = None
     if _HEADER_WARNING.search(warning):

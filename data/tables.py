@@ -86,7 +86,11 @@ def load_table(
     source = Path(metadata) if metadata else find_label_file(database, folder)
     frame = read_labels(database, source, image_column, mos_column, split_column, needs_split=ALL not in splits)
     notes: list[str] = []
-    if lower_is_better and database == "csv":
+    if lower_is_better and database != "csv":
+        raise TableError(
+            f"--lower_is_better is for label files of --database csv: the MOS of {database} rise with quality"
+        )
+    if lower_is_better:
         frame["mos"] = 0 - frame["mos"]
         notes.append(
             f"--lower_is_better: MOS and scores are the negatives of {source}'s scale, higher for better images"
@@ -107,11 +111,7 @@ def load_table(
         "(--database_dir), in its folders training, validation, test or in those beside it"
     )
     frame = _leave_out(frame, missing, problem, skip_missing, notes)
-    twice = frame.loc[
-        frame["path"].notna() & frame["path"].map(os.path.normpath, na_action="ignore").duplicated(), "image"
-    ]
-    if len(twice):
-        raise TableError(f"{source}: {len(twice)} images are listed more than once by other names: {listing(twice)}")
+    _check_listed_once(frame, source)
     table = LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
     for split in splits:
         if table.split(split).empty:
@@ -120,6 +120,14 @@ def load_table(
                 f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE{remedy}"
             )
     return table
+
+
+def _check_listed_once(frame: pd.DataFrame, source: Path) -> None:
+    """Raise if two names of a label file, such as `1.jpg` and `./1.jpg`, are of one image."""
+    found = frame.loc[frame["path"].notna()]
+    twice = found.loc[found["path"].map(os.path.normpath).duplicated(), "image"]
+    if len(twice):
+        raise TableError(f"{source}: {len(twice)} images are listed more than once by other names: {listing(twice)}")
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:

@@ -16,6 +16,7 @@ from data.synthetic import make_synthetic_dataset
 from data.views import ViewSpec
 from models import build_model
 from utils.calibration import Calibration
+from utils.reporting import measures
 from utils.weights_file import write_weights_file
 
 
@@ -25,6 +26,13 @@ def same_threads():
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def few_resamples(monkeypatch) -> int:
+    """Intervals of a tenth of the resamples, for tests in which their digits do not matter."""
+    monkeypatch.setattr(measures, "RESAMPLES", 100)
+    return measures.RESAMPLES
 
 
 @pytest.fixture(scope="session")

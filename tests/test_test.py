@@ -13,6 +13,8 @@ import test as test_entry
 from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
 from utils.weights_file import write_weights_file
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 def evaluate(trained, tmp_path, *more: str) -> tuple[int, dict]:
     """Run test.py on the trained run; return its exit code and its measures."""
@@ -216,7 +218,7 @@ def test_whole_scenes_are_resampled_and_kept_with_the_predictions(trained, tmp_p
     )
     assert report["resample_by"] == {"column": "scene", "groups": 4}
     captured = capsys.readouterr()
-    assert "1,000 resamples of 4 groups of images (column scene)" in captured.out
+    assert "100 resamples of 4 groups of images (column scene)" in captured.out
     assert "only 4 groups" in captured.err
     predictions = tmp_path / "tiny" / "predictions_all.csv"
     assert pd.read_csv(predictions, dtype=str)["scene"].unique().tolist() == ["0000", "0001", "0002", "0003"]

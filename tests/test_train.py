@@ -391,12 +391,13 @@ def test_a_training_goes_on_without_a_validation_photograph_that_was_damaged_mea
     assert pd.read_csv(tmp_path / "logs/run/history.csv")["val_images"].tolist() == [6, 5]
 
 
-def test_no_validation_photograph_at_all_is_an_error(command, damaged, capsys):
+def test_no_validation_photograph_at_all_is_an_error(command, damaged, tmp_path, capsys):
     folder, *_ = damaged
     for path in (folder / "validation").iterdir():
         path.write_bytes(b"no photograph")
     assert train.main(command("none", "--on_bad_image=skip", folder=folder)) == EXIT_UNUSABLE_INPUT
     assert "none of the validation images can be used" in capsys.readouterr().err
+    assert not (tmp_path / "ckpts/none/last.pth").exists(), "it ends before the first step"
 
 
 def test_a_validation_photograph_that_is_damaged_during_an_epoch_costs_no_epoch(

@@ -107,9 +107,8 @@ def load_calibration(path: str | os.PathLike) -> Calibration:
         ValueError: it is missing or holds something else. Pickled objects are never loaded.
     """
     try:
-        parameters = np.load(
-            path, mmap_mode="r", allow_pickle=False
-        )  # a header with a huge shape cannot fill the memory
+        # Memory-mapped, so that a header with a huge shape cannot fill the memory.
+        parameters = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises several types for damaged files
         raise ValueError(f"{path}: cannot be read as a calibration file: {one_line(error)}") from error
     is_numeric = isinstance(parameters, np.ndarray) and parameters.dtype.kind in "fiu"

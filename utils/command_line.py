@@ -154,9 +154,8 @@ def _with_explicit_flags(parser: argparse.ArgumentParser, args: list[str]) -> li
 def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespace:
     """Parse arguments; a list of positional arguments may have options between its entries."""
     if any(action.nargs == "+" and not action.option_strings for action in parser._actions):
-        if (
-            "--" in args
-        ):  # parse_intermixed_args takes what follows for options, so paths that look like one get a folder
+        if "--" in args:
+            # parse_intermixed_args takes what follows for options, so paths that look like one get a folder
             end = args.index("--")
             args = args[:end] + [os.path.join(".", path) if path[:1] == "-" else path for path in args[end + 1 :]]
         return parser.parse_intermixed_args(args)

@@ -17,7 +17,7 @@ from data.datasets import collate_photographs
 from models.uiqa import QualityModel
 from utils.distributed import HostCopy, all_gather_objects, rank, unwrap, world_size
 from utils.progress import Tally, progress_bar
-from utils.workers import collate_in_shared_memory, worker_failures
+from utils.workers import collate_in_shared_memory
 
 NOT_FINITE = "its score is not a finite number"
 
@@ -258,15 +258,13 @@ class _Contributions(nn.Module):
 def load_batches(photographs: Dataset, batch_size: int, num_workers: int, device: torch.device) -> Iterator[dict]:
     """Yield collated batches while the next two are being decoded."""
     if device.type != "cpu" or num_workers == 0:
-        loader = DataLoader(
+        yield from DataLoader(
             photographs,
             batch_size=batch_size,
             num_workers=min(num_workers, len(photographs)),
             collate_fn=partial(collate_in_shared_memory, collate_photographs),
             pin_memory=device.type == "cuda",
         )
-        with worker_failures():
-            yield from loader
         return
     # Threads on a CPU, because worker processes would copy this process and every batch. Processes with a GPU, because
     # threads would delay the one that launches its kernels.

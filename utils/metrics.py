@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+DRAWN_AT_ONCE = 2**22  # indices of resampled images, 32 MB
 MEASURES = ("SRCC", "KRCC", "PLCC", "RMSE", "MAE")
 
 
@@ -121,10 +122,12 @@ def bootstrap_distribution(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about resamples in which a statistic is undefined
+        units = _number_of_groups(n, groups)
         return stats.bootstrap(
-            (np.arange(_number_of_groups(n, groups)),),
+            (np.arange(units),),
             of_resample,
             n_resamples=resamples,
+            batch=max(1, DRAWN_AT_ONCE // units),
             vectorized=False,
             method="percentile",
             rng=np.random.default_rng(seed),

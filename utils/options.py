@@ -225,10 +225,12 @@ def take_data_options(options: argparse.Namespace, trained: dict) -> None:
     add_data_options(parser)
     defaults = vars(parser.parse_args([]))
     # Another folder or format has another label file.
-    moved = options.database_dir is not None or options.database is not None
+    not_inherited = {"metadata"} if options.database_dir is not None or options.database is not None else set()
+    if options.database not in (None, trained.get("database")):
+        not_inherited.add("lower_is_better")
     for name in DATA_OPTIONS:
         if getattr(options, name) is None:
-            value = None if moved and name == "metadata" else trained.get(name)
+            value = None if name in not_inherited else trained.get(name)
             setattr(options, name, defaults[name] if value is None else value)
 
 

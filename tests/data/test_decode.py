@@ -472,3 +472,20 @@ def test_a_pil_image_obeys_max_pixels_and_needs_a_known_white_level(picture):
 def test_anything_else_is_a_type_error(photo):
     with pytest.raises(TypeError):
         to_rgb(photo)
+
+
+def test_decoding_does_not_make_pythons_warnings_repeat(tmp_path):
+    """Each change of the filters forgets which warnings were shown already."""
+    path = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(path)
+    decode_rgb(path)
+    before = list(warnings.filters)
+    decode_rgb(path)
+    assert warnings.filters == before
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("default")
+        decode_rgb(path)
+        for _ in range(2):
+            warnings.warn("once", UserWarning, stacklevel=1)
+            decode_rgb(path)
+    assert len(shown) == 1

@@ -303,3 +303,12 @@ def test_a_name_that_the_system_refuses_is_one_error(tmp_path):
         make_folder(tmp_path / ("x" * 300))
     with pytest.raises(RunError, match="empty"):
         make_folder("")
+
+
+def test_a_data_worker_that_dies_is_one_line_wherever_torch_raises(capsys):
+    @entry_point
+    def main(args):
+        raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+
+    assert main([]) == EXIT_UNUSABLE_INPUT
+    assert capsys.readouterr().err.startswith("error: DataLoader worker (pid 5) is killed by signal: Killed, perhaps")

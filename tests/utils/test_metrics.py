@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from utils.metrics import MEASURES, bootstrap_intervals, iqa_metrics, mapped_metrics, selection_criterion
+from utils import metrics
+from utils.metrics import (
+    MEASURES,
+    bootstrap_distribution,
+    bootstrap_intervals,
+    iqa_metrics,
+    mapped_metrics,
+    selection_criterion,
+)
 
 
 @pytest.fixture
@@ -135,3 +143,13 @@ def test_copies_of_images_add_nothing_if_they_are_resampled_together(sample):
 def test_one_group_has_no_intervals(sample):
     scores, mos = sample
     assert np.isnan(widths(bootstrap_intervals(scores, scores, mos, groups=np.zeros(len(mos))))).all()
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(10), 4)])
+def test_the_draws_do_not_depend_on_how_many_are_held_in_memory(groups, monkeypatch):
+    def draw() -> np.ndarray:
+        return bootstrap_distribution(lambda index: [float(index.sum()), float(len(index))], 40, groups, 50, seed=3)
+
+    whole = draw()
+    monkeypatch.setattr(metrics, "DRAWN_AT_ONCE", 100)
+    np.testing.assert_array_equal(draw(), whole)

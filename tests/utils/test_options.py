@@ -1,5 +1,6 @@
 """The options: one default each, the published command, and configs that repeat none of them."""
 
+import argparse
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ import test as test_entry
 from data.tables import TableError
 from data.views import ViewSpec
 from utils.command_line import parse_options
-from utils.options import load_labels, view_spec
+from utils.options import DATA_OPTIONS, load_labels, take_data_options, view_spec
 from utils.training.options import train_parser
 
 
@@ -82,3 +83,14 @@ def test_a_single_trunk_reads_the_aesthetic_view_alone():
 def test_every_option_is_explained(parser):
     assert [action.dest for action in parser._actions if not action.help] == []
     parser.format_help()
+
+
+@pytest.mark.parametrize(
+    ("given", "inherits"),
+    [({}, True), ({"database_dir": "elsewhere"}, True), ({"database": "csv"}, True), ({"database": "UHD_IQA"}, False)],
+    ids=str,
+)
+def test_the_direction_of_opinions_is_that_of_training_except_in_another_database(given, inherits):
+    options = argparse.Namespace(**dict.fromkeys(DATA_OPTIONS) | given)
+    take_data_options(options, {"database": "csv", "database_dir": "d", "lower_is_better": True})
+    assert options.lower_is_better is inherits

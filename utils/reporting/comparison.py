@@ -33,7 +33,7 @@ def compare(
         first, second: files of predictions for the same images with the same opinions.
         resamples: B.
         seed: of the resampling.
-        resample_by: column of the first file whose groups are drawn as wholes.
+        resample_by: column of the first file of which whole groups are drawn.
 
     Returns:
         `compares` (what the test covers), `n`, `resamples`, `resampled` (what was drawn), `notes` (warnings),

@@ -30,7 +30,7 @@ def evaluation_report(
         split: name of the split, or ALL.
         mapping: description of the mapping from score to quality.
         group_by: column whose groups are also measured, see `group_report`.
-        resample_by: column whose groups the bootstrap draws as wholes, see `resampling_groups`.
+        resample_by: column whose groups the bootstrap draws whole, see `resampling_groups`.
         seed: of the bootstrap.
 
     Returns:
@@ -63,7 +63,7 @@ def is_mapped(table: pd.DataFrame) -> bool:
 def measure(
     scores: np.ndarray, mapped: np.ndarray, mos: np.ndarray, groups: np.ndarray | None = None, seed: int = 0
 ) -> dict:
-    """Return the five measures, and their 95 % intervals as `ci95`; with groups, these are resampled as wholes."""
+    """Return the five measures, and their 95 % intervals as `ci95`; with groups, whole groups are resampled."""
     intervals = bootstrap_intervals(scores, mapped, mos, RESAMPLES, seed, groups)
     return mapped_metrics(scores, mapped, mos) | {"ci95": intervals}
 
@@ -115,7 +115,7 @@ def group_names(table: pd.DataFrame, column: str) -> list:
 
 
 def resampling_groups(table: pd.DataFrame, column: str | None) -> np.ndarray | None:
-    """Return the group of each image, (n,), which the bootstrap is to draw as wholes; None without a column.
+    """Return the group of each image, (n,), for a bootstrap that draws whole groups; None without a column.
 
     Args:
         table: one row per image: image, and the column.

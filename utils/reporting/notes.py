@@ -1,4 +1,4 @@
-"""What a reader of an evaluation must know: training images among those measured, and opinions that point down."""
+"""What a reader of an evaluation must know: training images among those measured, and inverted opinions."""
 
 import argparse
 import os

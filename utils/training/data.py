@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, Subset
 
 from data.datasets import PairDataset, PhotographDataset
 from data.decode import ImageError
-from data.files import listing
+from data.files import listing, printable
 from data.packed import PackedPhotographs, PackedViews
 from data.tables import LabelTable, data_fingerprint
 from data.views import ViewSpec
@@ -144,5 +144,5 @@ def handle_bad_images(
         raise ImageError(f"{text} (repair it, or leave such images out with --on_bad_image skip)")
     for index, message in errors:
         if paths[index] not in skipped:
-            print(f"warning: skipped: {message}", file=sys.stderr)
+            print(f"warning: skipped: {printable(message)}", file=sys.stderr)
         skipped[paths[index]] = message

@@ -110,15 +110,21 @@ def run_lock(snapshots: Path) -> AbstractContextManager:
     Raises:
         RunError: another training uses the folder, or it cannot be made.
     """
-    if rank() > 0:
-        return nullcontext()
-    try:
-        return exclusive_lock(make_folder(snapshots) / ".lock")
-    except BlockingIOError:
-        raise RunError(
-            f"{snapshots}: another training is using this run's folder; wait for it, or name this run differently "
-            "with --run"
-        ) from None
+    lock, problem = nullcontext(), None
+    if rank() == 0:
+        try:
+            lock = exclusive_lock(make_folder(snapshots) / ".lock")
+        except BlockingIOError:
+            problem = (
+                f"{snapshots}: another training is using this run's folder; wait for it, or name this run differently "
+                "with --run"
+            )
+        except RunError as error:
+            problem = str(error)
+    problem = all_gather_objects(problem)[0]  # otherwise the other ranks would wait for rank 0
+    if problem:
+        raise RunError(problem)
+    return lock
 
 
 def run_folders(snapshot: str, logdir: str, run: str, resume: str | None, overwrite: bool) -> tuple[Path, Path]:

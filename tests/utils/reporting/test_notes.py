@@ -1,4 +1,4 @@
-"""Training images among those of an evaluation are counted or suspected, and opinions that point down are noticed."""
+"""Training images among those of an evaluation are counted or suspected, and inverted opinions are noticed."""
 
 from pathlib import Path
 

@@ -97,4 +97,4 @@ def test_bad_images_stop_the_run_or_are_recorded(capsys):
     assert skipped == {"a": "before"}
     handle_bad_images(errors, skipped, ["a", "b"], "skip")
     assert skipped == {"a": "a: broken", "b": "b: broken"}
-    assert capsys.readouterr().err == "warning: skipped: b: broken\n", "each is told once"
+    assert capsys.readouterr().err == "warning: skipped: b: broken\n", "each is reported once"
