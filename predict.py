@@ -30,13 +30,13 @@ from utils.command_line import (
     usage_errors,
 )
 from utils.distributed import all_gather_objects, process_group, rank, select_device
-from utils.errors import EXIT_FAILED_IMAGES, RunError
+from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT, RunError
 from utils.export.onnx_runtime import load_onnx
 from utils.inference import score_batches
 from utils.loaded_model import LoadedModel
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.predictions import batch_predictions
-from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar
+from utils.progress import PRINTED_FAILURES, Failures, Tally, print_failures, progress_bar
 from utils.reporting.pictures import Pictures, draw_pictures, plan_pictures
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
@@ -149,13 +149,14 @@ def predict(
 ) -> int:
     """Score and draw photographs and report the scores; return the exit code."""
     images = [image for image in found.images if image not in found.problems]
-    tally, unwritten = Tally(), []
+    tally, unwritten = Tally(), Failures()
     # Only rank 0 writes, and knows which images have a row already.
-    with open_table(options, loaded) if rank() == 0 else nullcontext() as score_table:
+    with open_table(options, loaded) or nullcontext() as score_table:
         remaining = all_gather_objects(score_table.remaining(images) if score_table else None)[0]
         for rows in score_rows(options, loaded, remaining, pictures, device, tally, unwritten):
             if score_table:
                 score_table.add(rows)
+        without_pictures = sum(all_gather_objects(unwritten.count))
         if score_table is None:
             return 0  # torchrun stops every process as soon as one fails, so only rank 0 reports failures
         problems = [(utf8(name), utf8(found.problems[name])) for name in score_table.remaining(list(found.problems))]
@@ -177,15 +178,26 @@ def predict(
     errors = [row["error"] for row in rows if isinstance(row["error"], str)]
     listed = options.csv or options.json
     print_failures(errors, f"all are in {listed}" if listed else "give --csv FILE to have all of them listed")
-    if len(unwritten) > PRINTED_FAILURES:
-        print(f"the pictures of {len(unwritten)} photographs could not be written", file=sys.stderr)
-    return EXIT_FAILED_IMAGES if errors or unwritten else 0
+    if without_pictures > PRINTED_FAILURES:
+        print(f"the pictures of {without_pictures} photographs could not be written", file=sys.stderr)
+    return EXIT_FAILED_IMAGES if errors or without_pictures else 0
 
 
-def open_table(options: argparse.Namespace, loaded: LoadedModel) -> ScoreTable:
-    """Return the table of rows, with those that --resume goes on with."""
-    settings = scoring_settings(options, loaded) if options.csv else {}
-    return ScoreTable(options.csv, settings, options.resume)
+def open_table(options: argparse.Namespace, loaded: LoadedModel) -> ScoreTable | None:
+    """Return the table of rows on rank 0, with those that --resume goes on with; None on the others.
+
+    If it cannot be opened, the other ranks leave, too, without a word: rank 0 says why.
+    """
+    score_table = error = None
+    if rank() == 0:
+        try:
+            settings = scoring_settings(options, loaded) if options.csv else {}
+            score_table = ScoreTable(options.csv, settings, options.resume)
+        except Exception as raised:
+            error = raised
+    if all_gather_objects(error is not None)[0]:
+        raise error or SystemExit(EXIT_UNUSABLE_INPUT)
+    return score_table
 
 
 def score_rows(
@@ -195,12 +207,12 @@ def score_rows(
     pictures: dict[str, Pictures],
     device: torch.device,
     tally: Tally,
-    unwritten: list[str],
+    unwritten: Failures,
 ) -> Iterator[pd.DataFrame]:
     """Score and draw photographs; yield the rows of each batch, on every rank those of all.
 
-    Its seven parameters are what `predict` has; `tally` counts the images, and `unwritten` gets those whose pictures
-    could not be written.
+    Its seven parameters are what `predict` has; `tally` counts the images, and `unwritten` those of this rank whose
+    pictures could not be written.
     """
     draws, view_names = options.fragment_draws, loaded.model.view_names
     photographs = PhotographDataset(images, loaded.view_spec, draws=draws, keep_image=bool(pictures))
@@ -210,7 +222,7 @@ def score_rows(
     model = loaded.model.to(device)
     batches = score_batches(model, photographs, device, batch_size, workers, maps=bool(options.map))
     if pictures:
-        # Before the rows are written: an image that has a row has its pictures, too, and --resume need not look at it.
+        # Before the rows are written, so that an interruption between them loses no picture.
         batches = draw_pictures(batches, images, pictures, loaded, draws, unwritten)
     with progress_bar(len(images), "scoring" if rank() == 0 else None) as bar:
         for batch in gather_batches(batches, photographs, batch_size):

@@ -19,7 +19,7 @@ from data.files import one_line
 from data.regular_files import check_file, read_file
 
 EXTENSIONS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"),
     *(".avif", ".heic", ".heif"),
 )
 

@@ -168,26 +168,31 @@ def _to_json(value: object) -> object:
 def exclusive_lock(path: str | os.PathLike) -> IO:
     """Create or open a file and lock it until it is closed or this process ends, however it ends.
 
+    Who holds the lock may delete the file.
     Processes that this one forks do not hold the lock. Nothing is locked on Windows and on file systems without locks.
 
     Raises:
         BlockingIOError: another process has locked it.
         OSError: it cannot be created.
     """
-    file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115
-    try:
-        import fcntl
+    while True:
+        file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115
+        try:
+            import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.register_at_fork(after_in_child=file.close)  # an orphaned data worker would hold it for seconds
-    except ModuleNotFoundError:  # Windows
-        pass
-    except BlockingIOError:
-        file.close()
-        raise
-    except OSError:  # some network file systems cannot lock
-        pass
-    return file
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ModuleNotFoundError:  # Windows
+            return file
+        except BlockingIOError:
+            file.close()
+            raise
+        except OSError:  # some network file systems cannot lock
+            return file
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                os.register_at_fork(after_in_child=file.close)  # an orphaned data worker would hold it for seconds
+                return file
+        file.close()  # its owner deleted it before it was locked here
 
 
 def file_sha256(path: str | os.PathLike) -> str:

@@ -496,3 +496,42 @@ def test_a_picture_that_cannot_be_written_costs_no_score(trained, photographs, t
     assert "2.png: its picture cannot be written" in capsys.readouterr().err
     assert pd.read_csv(tmp_path / "scores.csv")["score"].notna().all()
     assert {path.name for path in pictures.iterdir()} == {"10_map.png", "2_map.png", "3_map.png"}
+
+
+def test_a_picture_that_another_rank_could_not_write_counts(trained, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        predict, "all_gather_objects", lambda content: [content, 1] if type(content) is int else [content]
+    )
+    words = [photographs / "2.png", f"--csv={tmp_path}/scores.csv"]
+    assert run(trained, *words, f"--views={tmp_path}") == EXIT_FAILED_IMAGES
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_rank_leaves_if_the_table_is_refused_and_one_says_why(
+    trained, photographs, tmp_path, monkeypatch, capsys, rank
+):
+    (tmp_path / "scores.csv.partial").write_text("mine")
+    gathered = []
+    monkeypatch.setattr(predict, "rank", lambda: rank)
+    monkeypatch.setattr(predict, "all_gather_objects", lambda refused: gathered.append(refused) or [True, False])
+    words = [photographs, f"--csv={tmp_path}/scores.csv"]
+    if rank == 0:
+        assert run(trained, *words) == EXIT_UNUSABLE_INPUT
+    else:
+        with pytest.raises(SystemExit, match=str(EXIT_UNUSABLE_INPUT)):
+            run(trained, *words)
+    assert gathered == [rank == 0]
+    assert ("move it away" in capsys.readouterr().err) is (rank == 0)
+
+
+def test_two_photographs_whose_names_are_equal_in_a_table_are_a_row_and_a_failure(
+    trained, photograph, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in (b"caf\xe9.png", rb"caf\udce9.png"):
+        Image.fromarray(photograph).save(os.fsdecode(name))
+    for resume in ([], ["--resume"]):
+        assert run(trained, ".", "--csv=scores.csv", *resume) == EXIT_FAILED_IMAGES
+        assert pd.read_csv("scores.csv")["error"].notna().sum() == 1
+        assert len(pd.read_csv("scores.csv")) == 2
+        assert "rename it" in capsys.readouterr().err

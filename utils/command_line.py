@@ -49,11 +49,8 @@ def entry_point(main: Callable) -> Callable:
             sys.stdout = None  # otherwise Python reports it again when it flushes
             return 0
         except torch.OutOfMemoryError:
-            print(
-                "error: the GPU is out of memory: use a smaller --batch_size; in training also --accumulate N or "
-                "--amp bf16",
-                file=sys.stderr,
-            )
+            remedy = "use a smaller --batch_size; in training also --accumulate N or --amp bf16"
+            print(f"error: the GPU is out of memory: {remedy}", file=sys.stderr)
             return EXIT_UNUSABLE_INPUT
         except OSError as error:
             name = printable(error.filename or "input or output")
@@ -154,8 +151,8 @@ def _with_explicit_flags(parser: argparse.ArgumentParser, args: list[str]) -> li
 def _parse(parser: argparse.ArgumentParser, args: list[str]) -> argparse.Namespace:
     """Parse arguments; a list of positional arguments may have options between its entries."""
     if any(action.nargs == "+" and not action.option_strings for action in parser._actions):
+        # parse_intermixed_args takes what follows "--" for options, so paths that look like one get a folder.
         if "--" in args:
-            # parse_intermixed_args takes what follows for options, so paths that look like one get a folder
             end = args.index("--")
             args = args[:end] + [os.path.join(".", path) if path[:1] == "-" else path for path in args[end + 1 :]]
         return parser.parse_intermixed_args(args)
@@ -247,7 +244,12 @@ def result_file(text: str) -> str:
     """Check that results can be written to a file, and that it is neither a photograph nor a file of weights."""
     if Path(text).suffix.lower() in (*EXTENSIONS, *WEIGHTS_EXTENSIONS):
         raise argparse.ArgumentTypeError(f"{text} has the extension of a photograph or of weights; give another name")
-    return output_file(text)
+    output_file(text)
+    if text != "-" and Path(text).exists():
+        with Path(text).open("rb") as file:
+            if b"\0" in file.read(4096):  # a camera's raw file, for example: not every extension is listed above
+                raise argparse.ArgumentTypeError(f"{text} is not a text file; give another name")
+    return text
 
 
 def table_file(text: str) -> str:

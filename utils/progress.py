@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from tqdm import tqdm
 
@@ -31,12 +31,30 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def print_failures(messages: Sequence[str], where: str) -> None:
+class Failures:
+    """Prints the first failures on standard error as they happen, above a progress bar, and counts all."""
+
+    def __init__(self):
+        self.count = 0
+
+    def add(self, message: str) -> None:
+        """Count a failure, and print it if it is one of the first."""
+        self.count += 1
+        if self.count <= PRINTED_FAILURES:
+            tqdm.write(f"failed: {printable(message)}", file=sys.stderr)
+
+    def print_rest(self, where: str) -> None:
+        """Print how many more there were, if any, and where they are listed."""
+        if self.count > PRINTED_FAILURES:
+            print(f"and {self.count - PRINTED_FAILURES} more failures: {where}", file=sys.stderr)
+
+
+def print_failures(messages: Iterable[str], where: str) -> None:
     """Print the first failures on standard error and, if there are more, how many and where they are listed."""
-    for message in messages[:PRINTED_FAILURES]:
-        print(f"failed: {printable(message)}", file=sys.stderr)
-    if len(messages) > PRINTED_FAILURES:
-        print(f"and {len(messages) - PRINTED_FAILURES} more failures: {where}", file=sys.stderr)
+    failures = Failures()
+    for message in messages:
+        failures.add(message)
+    failures.print_rest(where)
 
 
 class Tally:

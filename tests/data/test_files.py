@@ -1,6 +1,7 @@
 """Files are replaced whole or not at all, and messages stay on one line."""
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -331,6 +332,23 @@ class TestExclusiveLock:
                 exclusive_lock(tmp_path / ".lock").close()
             finally:
                 os.kill(child, 9)
+
+    def test_a_file_that_its_owner_deletes_meanwhile_is_made_again(self, tmp_path, monkeypatch):
+        path, flock, deletions = tmp_path / ".lock", fcntl.flock, []
+
+        def flock_late(file, flags) -> None:
+            if len(deletions) < 2:
+                deletions.append(path.unlink())
+            if len(deletions) == 2:
+                path.touch()
+            flock(file, flags)
+
+        monkeypatch.setattr("fcntl.flock", flock_late)
+        with exclusive_lock(path) as file:
+            assert len(deletions) == 2
+            assert os.path.samestat(os.fstat(file.fileno()), path.stat())
+            with pytest.raises(BlockingIOError):
+                exclusive_lock(path)
 
     def test_where_nothing_can_be_locked_it_is_an_open_file(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "fcntl", None)

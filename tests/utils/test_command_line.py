@@ -229,6 +229,17 @@ def test_results_do_not_replace_photographs_or_weights(photographs_parser, name,
     assert "photograph or of weights" in message
 
 
+@pytest.mark.parametrize("name", ["photo.nef", "photo.gif", "model.ckpt", "weights"])
+def test_results_replace_no_file_that_is_not_text(photographs_parser, name, tmp_path, capsys):
+    path = tmp_path / name
+    path.write_bytes(b"II*\0" + bytes(range(256)) * 40)
+    assert f"{path} is not a text file; give another name" in refused(
+        capsys, photographs_parser, ["a.jpg", f"--csv={path}"]
+    )
+    path.write_text("image,error\na.jpg,\n" * 1000)
+    assert parse_options(photographs_parser, ["a.jpg", f"--csv={path}"]).csv == str(path)
+
+
 def test_results_do_not_replace_links_pipes_or_devices(photographs_parser, tmp_path, capsys):
     (tmp_path / "kept.csv").write_text("kept")
     (tmp_path / "link.csv").symlink_to(tmp_path / "kept.csv")

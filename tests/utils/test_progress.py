@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar, say
+from utils.progress import PRINTED_FAILURES, Failures, Tally, print_failures, progress_bar, say
 
 
 class Terminal:
@@ -75,3 +75,16 @@ def test_many_failures_are_a_few_lines_and_a_count(capsys):
     assert lines[-1] == f"and {20_000 - PRINTED_FAILURES} more failures: all are in scores.csv"
     print_failures(["a"] * PRINTED_FAILURES, "")
     assert len(capsys.readouterr().err.splitlines()) == PRINTED_FAILURES
+
+
+def test_failures_are_printed_as_they_happen_and_all_are_counted(capsys):
+    failures = Failures()
+    failures.add("a\n.jpg: empty")
+    assert capsys.readouterr().err == "failed: a\\n.jpg: empty\n"
+    failures.print_rest("all are in scores.csv")
+    assert capsys.readouterr().err == ""
+    for _ in range(PRINTED_FAILURES + 1):
+        failures.add("b.jpg: empty")
+    failures.print_rest("all are in scores.csv")
+    assert failures.count == PRINTED_FAILURES + 2
+    assert capsys.readouterr().err.endswith("and 2 more failures: all are in scores.csv\n")

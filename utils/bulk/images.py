@@ -4,7 +4,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,16 +12,15 @@ import pandas as pd
 
 from data.csv_files import read_csv_table
 from data.decode import EXTENSIONS
-from data.files import natural_order, one_line
+from data.files import natural_order, one_line, utf8
 from utils.errors import RunError
 
 MACHINE_MADE = (".", "@eaDir", "$RECYCLE.BIN", "__MACOSX")  # beginnings of names
-# Images in a folder that are counted if `EXTENSIONS` lacks them, so that nobody takes them for scored.
+# Images in a folder that are not read but counted, so that nobody takes them for scored.
 IMAGE_EXTENSIONS = (
-    *(".3fr", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".erf", ".exr", ".gif", ".hdr", ".heic", ".heif", ".hif"),
-    *(".ico", ".iiq", ".j2k", ".jp2", ".jpf", ".jpx", ".jxl", ".jxr", ".kdc", ".mef", ".mpo", ".mrw", ".nef", ".nrw"),
-    *(".orf", ".pbm", ".pef", ".pgm", ".pnm", ".ppm", ".psb", ".psd", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf"),
-    *(".srw", ".svg", ".tga", ".x3f", ".xcf"),
+    *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".exr", ".gif", ".hdr", ".hif", ".ico", ".iiq", ".j2k", ".jp2"),
+    *(".jpf", ".jpx", ".jxl", ".jxr", ".kdc", ".mef", ".mrw", ".nef", ".nrw", ".orf", ".pbm", ".pef", ".pgm", ".pnm"),
+    *(".ppm", ".psb", ".psd", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".svg", ".tga", ".x3f", ".xcf"),
 )
 
 
@@ -31,7 +30,8 @@ class FoundImages:
 
     Attributes:
         images: the images in order, each once; also what is none but has to be reported.
-        problems: why an entry of `images` is no image, by entry: a folder or a pattern without images, a pipe.
+        problems: why an entry of `images` is no image to score, by entry: a folder or a pattern without images, a pipe,
+            a name that cannot be told from another.
         skipped: how many images of other formats the folders have, by extension.
     """
 
@@ -64,7 +64,7 @@ def find_images(arguments: Sequence[str], lists: bool = False) -> FoundImages:
         if not argument:
             raise RunError("an argument is empty: give a file, a folder or a pattern")
         images.update(dict.fromkeys(_images_of(argument, lists, found)))
-    found.images = list(images)
+    found.images = _distinguishable(images, found)
     if len(found.problems) == len(images):
         more = len(found.problems) - 1
         skipped = found.skipped_text()
@@ -74,6 +74,23 @@ def find_images(arguments: Sequence[str], lists: bool = False) -> FoundImages:
             + (f" ({skipped})" if skipped else "")
         )
     return found
+
+
+def _distinguishable(images: Iterable[str], found: FoundImages) -> list[str]:
+    """Return the images, with a problem in place of each whose name in a table is that of an earlier one.
+
+    Such are a name with the byte E9 and one with the escape `\\udce9`. The problem goes by the bytes of the name.
+    """
+    earlier: dict[str, str] = {}
+    distinguishable = []
+    for image in images:
+        other = earlier.setdefault(utf8(image), image)
+        if other != image:
+            found.problems.pop(image, None)
+            image, other = repr(os.fsencode(image)), repr(os.fsencode(other))
+            found.problems[image] = f"{image}: its name cannot be told from {other} in a table; rename it"
+        distinguishable.append(image)
+    return distinguishable
 
 
 def _images_of(argument: str, lists: bool, found: FoundImages) -> list[str]:
@@ -126,8 +143,8 @@ def _is_no_folder(path: str, found: FoundImages) -> bool:
     """Return whether a path leads to something else than a folder; a pipe or a device is recorded, never opened."""
     try:
         mode = os.stat(path).st_mode
-    except OSError:  # a dangling link
-        return False
+    except OSError:  # a dangling link, no permission, a fault of the disk: decoding reports it
+        return True
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         found.problems[path] = f"{path}: not a file but a pipe, a socket or a device"
     return not stat.S_ISDIR(mode)
@@ -136,7 +153,9 @@ def _is_no_folder(path: str, found: FoundImages) -> bool:
 def _matches(pattern: Path) -> list[str]:
     """Return the files that match a pattern; brackets in the name of an existing folder are not part of the pattern."""
     folder = next((parent for parent in pattern.parents if os.path.isdir(parent)), Path())
-    return glob.glob(os.path.join(glob.escape(str(folder)), pattern.relative_to(folder)), recursive=True)
+    # Without "./", because a photograph that is also named or in "." would be scored twice.
+    start = "" if folder == Path() else glob.escape(str(folder))
+    return glob.glob(os.path.join(start, pattern.relative_to(folder)), recursive=True)
 
 
 def read_list(path: str | os.PathLike) -> Iterator[str]:

@@ -14,7 +14,7 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 
-from data.files import printable, utf8
+from data.files import utf8
 from utils.bulk.images import FoundImages
 from utils.bulk.manifest import scoring_settings
 from utils.bulk.ray_cluster import cluster, import_ray, last_line
@@ -26,7 +26,7 @@ from utils.distributed import launched_processes
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.loaded_model import LoadedModel
 from utils.options import check_fragment_draws
-from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar
+from utils.progress import Failures, Tally, progress_bar
 
 # Without GPUs each core has an actor and the tasks that decode for it, which are a fortieth of the work.
 CPUS_PER_ACTOR, CPUS_PER_TASK = 0.9, 0.1
@@ -92,7 +92,7 @@ def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace,
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if "patches" in loaded.view_spec.views:
             raise ValueError("--ray distributes the views of UIQA and SwinT; this model reads patches")
-    tally = Tally()
+    tally, failures = Tally(), Failures()
     with ScoreFolder(options.out, scoring_settings(options, loaded)) as folder:
         remaining = folder.remaining(images)
         if remaining:
@@ -100,12 +100,14 @@ def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace,
                 batching = options.ray_actors, options.batch_size, options.compile
                 files = [paths[image] for image in remaining]
                 results = _score(files, loaded, options.fragment_draws, options.device, *batching)
-                _write_results(results, remaining, folder, tally)
+                _write_results(results, remaining, folder, tally, failures)
         unusable = folder.remaining(list(problems))
         folder.add("failures", pd.DataFrame({"image": unusable, "error": [problems[name] for name in unusable]}))
         folder.flush()
         failed = len(folder.images("failures").intersection(paths))
-    print_failures(list(problems.values()), f"see {folder.path / 'failures'}")
+    for problem in problems.values():
+        failures.add(problem)
+    failures.print_rest(f"all are in {folder.path / 'failures'}")
     if found.skipped:
         print(found.skipped_text(), file=sys.stderr)
     print(
@@ -115,11 +117,12 @@ def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace,
     return EXIT_FAILED_IMAGES if failed else 0
 
 
-def _write_results(results: Iterator[pd.DataFrame], images: Sequence[str], folder: ScoreFolder, tally: Tally) -> None:
+def _write_results(
+    results: Iterator[pd.DataFrame], images: Sequence[str], folder: ScoreFolder, tally: Tally, failures: Failures
+) -> None:
     """Write the rows of `_score` into a folder, one per image even if Ray has run a task twice."""
     ray = import_ray()
     pending = np.ones(len(images), bool)
-    failures = 0
     try:
         with closing(results), progress_bar(len(images), "scoring") as bar:
             for rows in results:
@@ -130,9 +133,7 @@ def _write_results(results: Iterator[pd.DataFrame], images: Sequence[str], folde
                 folder.add("scores", rows[~is_failure].drop(columns="error"))
                 folder.add("failures", rows.loc[is_failure, ["image", "error"]])
                 for message in rows.loc[is_failure, "error"]:
-                    failures += 1
-                    if failures <= PRINTED_FAILURES:
-                        bar.write(f"failed: {printable(message)}", file=sys.stderr)
+                    failures.add(message)
                 tally.add(len(rows), 0)
                 bar.update(len(rows))
     except ray.exceptions.RayError as error:

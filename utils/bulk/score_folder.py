@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,14 @@ MANIFEST = "scoring.json"
 KINDS = ("scores", "failures")
 PART_ROWS = 10_000  # a part is written when it has this many rows,
 PART_SECONDS = 60  # or when its first row is this old, which is the most that a killed job loses
+
+
+@dataclass
+class _Part:
+    """Rows for a file whose name stays theirs, so that writing them again after an interruption repeats none."""
+
+    tables: list[pd.DataFrame] = field(default_factory=list)
+    path: Path | None = None
 
 
 class ScoreFolder:
@@ -47,7 +56,7 @@ class ScoreFolder:
         except RunError:
             self._lock.close()
             raise
-        self._rows: dict[str, list[pd.DataFrame]] = {kind: [] for kind in KINDS}
+        self._current = {kind: _Part() for kind in KINDS}
         self._oldest: float | None = None
 
     def __enter__(self) -> "ScoreFolder":
@@ -82,20 +91,23 @@ class ScoreFolder:
         """Add rows, which have a column `image`, to the current part; write the part if it is full or old."""
         if rows.empty:
             return
-        self._rows[kind].append(rows)
+        tables = self._current[kind].tables
+        tables.append(rows)
         self._oldest = self._oldest or time.monotonic()
-        if sum(map(len, self._rows[kind])) >= PART_ROWS or time.monotonic() - self._oldest > PART_SECONDS:
+        if sum(map(len, tables)) >= PART_ROWS or time.monotonic() - self._oldest > PART_SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write the rows that are still in memory, as one part per kind."""
-        for kind, tables in self._rows.items():
-            if not tables:
+        for kind, part in self._current.items():
+            if not part.tables:
                 continue
-            last = max((int(part.stem.removeprefix("part-")) for part in self._parts(kind)), default=-1)
-            with replace_file(self.path / kind / f"part-{last + 1:06d}.parquet") as unfinished:
-                pd.concat(tables, ignore_index=True).to_parquet(unfinished, index=False)
-            tables.clear()
+            if part.path is None:
+                last = max((int(path.stem.removeprefix("part-")) for path in self._parts(kind)), default=-1)
+                part.path = self.path / kind / f"part-{last + 1:06d}.parquet"
+            with replace_file(part.path) as unfinished:
+                pd.concat(part.tables, ignore_index=True).to_parquet(unfinished, index=False)
+            self._current[kind] = _Part()
         self._oldest = None
 
     def _parts(self, kind: str) -> list[Path]:

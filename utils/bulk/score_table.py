@@ -41,6 +41,7 @@ class ScoreTable:
         self._rows: dict[str, list] = {}  # by the image's name
         self._flushed = 0.0
         self._added = 0
+        self._finished = False
         if self.path is None:
             return
         self.partial = self.path.with_name(f"{self.path.name}.partial")
@@ -53,9 +54,10 @@ class ScoreTable:
         try:
             self._open(settings, resume)
         except BaseException:
+            with suppress(OSError):  # it must not hide the error
+                if self.partial.stat().st_size == 0:
+                    self._remove_partial()
             self._lock.close()
-            if self.partial.stat().st_size == 0:
-                self.partial.unlink()
             raise
 
     def __enter__(self) -> "ScoreTable":
@@ -64,8 +66,6 @@ class ScoreTable:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         if self.path is not None:
             self._close()
-            if not self._resumed and not self._added:
-                self._remove_partial()
         if kind is KeyboardInterrupt:
             raise KeyboardInterrupt(self._saved()) from None
         if kind is not None and kind is not RunError and self.path is not None and self._added:
@@ -102,17 +102,29 @@ class ScoreTable:
         if self.path is not None:
             write_csv(self.path, table)
             write_text(_manifest(self.path), _manifest(self.partial).read_text(encoding="utf-8"))
+            self._finished = True
             self._close()
-            self._remove_partial()
         return table
 
     def _close(self) -> None:
-        self._file.close()
-        self._lock.close()
+        """Close the files, once; delete the partial one if nothing would be lost."""
+        if self._lock.closed:
+            return
+        try:
+            if self._finished or not (self._resumed or self._added):
+                self._file.truncate(0)  # a file with rows but without its manifest would be refused
+                if os.name == "nt":  # which deletes no open file
+                    self._file.close()
+                    self._lock.close()
+                self._remove_partial()
+        finally:
+            self._file.close()
+            self._lock.close()
 
     def _remove_partial(self) -> None:
-        self.partial.unlink(missing_ok=True)
+        """Delete the partial file while it is locked: afterwards another job may have made a new one."""
         _manifest(self.partial).unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
 
     def _open(self, settings: dict, resume: bool) -> None:
         """Read the rows to go on with, and open the partial file behind them."""
@@ -134,9 +146,7 @@ class ScoreTable:
             if is_finished:
                 remedy = "leave out --resume to replace the file"
                 check_manifest(_manifest(self.path), settings, self.path, remedy)
-                columns, rows, _ = _read_rows(self.path.read_bytes(), batches=False)
-                if not columns:
-                    raise RunError(f"{self.path}: its first line is not the header that predict.py writes; {remedy}")
+                columns, rows = _read_finished(self.path, remedy)
             write_manifest(manifest, settings)
         self._file = self.partial.open("r+b", buffering=0)
         self._file.truncate(end if self._resumed else 0)
@@ -169,6 +179,8 @@ class ScoreTable:
         """Return what was saved, and how to go on."""
         if self.path is None:
             return "nothing was saved; give --csv FILE to have rows written as they are scored"
+        if self._finished:
+            return f"{len(self._rows)} rows are in {self.path}"
         if not self._rows:
             return "no image was scored yet"
         return f"{len(self._rows)} rows are in {self.partial}; the same command with --resume goes on"
@@ -177,6 +189,22 @@ class ScoreTable:
 def _manifest(path: Path) -> Path:
     """Return where the settings behind a file of rows are recorded."""
     return path.with_name(f".{path.name}.json")
+
+
+def _read_finished(path: Path, remedy: str) -> tuple[list[str], list[list]]:
+    """Return the columns and all rows of a finished CSV, which people may have edited.
+
+    Raises:
+        RunError: a line is no row; what follows it must not be lost when the file is written again.
+    """
+    content = path.read_bytes()
+    columns, rows, end = _read_rows(content, batches=False)
+    if not columns:
+        raise RunError(f"{path}: its first line is not the header that predict.py writes; {remedy}")
+    if end < len(content):
+        line = len(content[:end].splitlines()) + 1
+        raise RunError(f"{path}: line {line} is not a row of predict.py; correct it, or {remedy}")
+    return columns, rows
 
 
 def _read_rows(content: bytes, batches: bool = True) -> tuple[list[str], list[list], int]:
@@ -195,7 +223,7 @@ def _read_rows(content: bytes, batches: bool = True) -> tuple[list[str], list[li
     for cells, position in _records(content):
         if not cells:
             complete += pending
-            pending, end = [], position
+            pending = []
         elif not columns:
             columns = cells
             if "image" not in columns or "error" not in columns:
@@ -204,8 +232,10 @@ def _read_rows(content: bytes, batches: bool = True) -> tuple[list[str], list[li
             pending.append(row)
         else:
             break
+        if not cells or not batches:
+            end = position
     if not batches:
-        return columns, complete + pending, len(content)
+        return columns, complete + pending, end
     return (columns, complete, end) if complete else ([], [], 0)
 
 

@@ -1,13 +1,12 @@
 """The pictures of predict.py: the views and the quality map of each photograph, drawn as it is scored."""
 
-import sys
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data.files import one_line, printable
 from utils.calibration import Calibration
@@ -15,7 +14,7 @@ from utils.command_line import make_folder
 from utils.errors import RunError, cause_and_remedy
 from utils.inference import ScoredBatch
 from utils.loaded_model import LoadedModel
-from utils.progress import PRINTED_FAILURES
+from utils.progress import Failures
 from utils.reporting.figures import draw_quality_map, draw_views
 
 Pictures = Mapping[str, Path]  # path of each kind of picture of a photograph
@@ -36,9 +35,10 @@ def plan_pictures(paths: Sequence[str], folders: Mapping[str, str | None]) -> di
         path: {kind: folder / f"{stem}_{kind}.png" for kind, folder in made.items()}
         for path, stem in zip(paths, _numbered_stems(paths), strict=True)
     }
-    photographs = {Path(path).absolute() for path in paths} | {Path(path).resolve() for path in paths}
+    # Not Path.resolve, which may raise for a link to itself.
+    photographs = {Path(path).absolute() for path in paths} | {Path(os.path.realpath(path)) for path in paths}
     for picture in chain.from_iterable(kinds.values() for kinds in pictures.values()):
-        if picture.resolve() in photographs:
+        if Path(os.path.realpath(picture)) in photographs:
             raise RunError(f"{printable(picture)}: a picture would overwrite this photograph; choose another folder")
     return pictures
 
@@ -64,12 +64,11 @@ def draw_pictures(
     pictures: Mapping[str, Pictures],
     loaded: LoadedModel,
     draws: int,
-    unwritten: list[str],
+    unwritten: Failures,
 ) -> Iterator[ScoredBatch]:
     """Draw the pictures of the scored photographs of each batch, then pass the batch on without what was drawn.
 
-    A picture that cannot be drawn or written is reported, its photograph is added to `unwritten`, and the scores are
-    not lost.
+    A picture that cannot be drawn or written is added to `unwritten`, and the scores are not lost.
     """
     for batch in batches:
         for row in range(len(batch.index)):
@@ -77,11 +76,8 @@ def draw_pictures(
             try:
                 draw_photograph(batch, row, Path(path).name, pictures[path], loaded, draws)
             except Exception as error:  # a night's work must not end because one picture fails
-                unwritten.append(path)
-                if len(unwritten) <= PRINTED_FAILURES:
-                    cause = cause_and_remedy(error) if isinstance(error, OSError) else one_line(error)
-                    line = f"failed: {path}: its picture cannot be written: {cause}"
-                    tqdm.write(printable(line), file=sys.stderr)
+                cause = cause_and_remedy(error) if isinstance(error, OSError) else one_line(error)
+                unwritten.add(f"{path}: its picture cannot be written: {cause}")
         outputs = {name: values for name, values in batch.outputs.items() if not name.startswith("map_")}
         yield replace(batch, outputs=outputs, views={}, images=[])
 

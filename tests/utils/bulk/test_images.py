@@ -1,5 +1,6 @@
 """What command-line arguments mean: files, folders and patterns in natural order, and lists in tables."""
 
+import errno
 import os
 
 import pandas as pd
@@ -81,9 +82,47 @@ def test_linked_folders_are_followed_and_loops_are_cut(tmp_path):
         (directory / f"{directory.name}.jpg").touch()
     (folder / "trip").symlink_to(elsewhere)
     (folder / "loop").symlink_to(folder)
-    (folder / "dangling.jpg").symlink_to("/nowhere.jpg")
-    (folder / "itself.jpg").symlink_to("itself.jpg")
+    (folder / "itself").symlink_to("itself")
     assert find_images([str(folder)]).images == [f"{folder}/folder.jpg", f"{folder}/trip/elsewhere.jpg"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/*.jpg"])
+def test_what_the_system_does_not_show_is_left_to_decoding_to_report(tmp_path, monkeypatch, pattern):
+    names = ["broken.jpg", "dangling.jpg", "itself.jpg"]
+    (tmp_path / "broken.jpg").touch()
+    (tmp_path / "dangling.jpg").symlink_to("/nowhere.jpg")
+    (tmp_path / "itself.jpg").symlink_to("itself.jpg")
+    stat = os.stat
+
+    def stat_or_fail(path, *words, **options):
+        if str(path).endswith("broken.jpg"):
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path, *words, **options)
+
+    monkeypatch.setattr(os, "stat", stat_or_fail)
+    found = find_images([f"{tmp_path}{pattern}"])
+    assert found.images == [str(tmp_path / name) for name in names]
+    assert not found.problems
+
+
+def test_a_pattern_here_gives_the_names_that_people_give(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+    assert find_images(["a.jpg", "*.jpg", ".", "./*.jpg"]).images == ["a.jpg", "b.jpg"]
+
+
+def test_of_names_that_are_equal_in_a_table_the_second_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    byte, escape = "caf\udce9.jpg", r"caf\udce9.jpg"
+    found = find_images([byte, escape, "a.jpg", byte])
+    assert found.images == [byte, r"b'caf\\udce9.jpg'", "a.jpg"]
+    assert found.problems == {
+        found.images[1]: r"b'caf\\udce9.jpg': its name cannot be told from b'caf\xe9.jpg' in a table; rename it"
+    }
+    os.mkfifo(escape)
+    found = find_images([byte, "*udce9.jpg"])
+    assert list(found.problems) == [found.images[1]] == [r"b'caf\\udce9.jpg'"]
 
 
 def test_a_pattern_below_a_folder_with_brackets_matches(tmp_path):

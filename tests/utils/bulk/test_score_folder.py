@@ -42,6 +42,24 @@ def test_rows_added_before_an_error_are_written(tmp_path):
         assert folder.images("scores") == {"a"}
 
 
+def test_an_interruption_behind_the_renaming_of_a_part_writes_no_row_twice(tmp_path, monkeypatch):
+    def interrupt_once(_) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def job() -> None:
+        with ScoreFolder(tmp_path, SETTINGS) as folder:
+            folder.add("scores", rows("a", "b"))
+            monkeypatch.setattr("data.files.flush_folder", interrupt_once)
+            folder.flush()
+
+    with pytest.raises(KeyboardInterrupt):
+        job()
+    with ScoreFolder(tmp_path, SETTINGS) as folder:
+        folder.add("scores", rows("c"))
+    assert pd.read_parquet(tmp_path / "scores")["image"].tolist() == ["a", "b", "c"]
+
+
 def test_a_part_is_written_when_it_is_full_or_old(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.bulk.score_folder.PART_ROWS", 2)
     with ScoreFolder(tmp_path, SETTINGS) as folder:

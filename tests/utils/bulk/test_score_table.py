@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data.files import utf8
+from data.files import exclusive_lock, utf8
 from utils.bulk.score_table import ScoreTable
 from utils.errors import RunError
 
@@ -147,6 +147,22 @@ def test_a_deleted_row_is_scored_again(tmp_path):
         assert table.remaining(IMAGES) == ["a.jpg"]
 
 
+@pytest.mark.parametrize("value", ["0,5", "half", '"'])
+def test_a_finished_csv_with_a_line_that_is_no_row_is_left_as_it_is(tmp_path, value):
+    path = tmp_path / "scores.csv"
+    names = ["a.jpg", "=1.jpg", "\u00e9\u5199.jpg"]
+    with ScoreTable(path, SETTINGS) as table:
+        table.add(rows(*names))
+        table.finish(names)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines[:2], f"=1.jpg,{value},,", lines[3], ""]), encoding="utf-8")
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"scores\.csv: line 3 is not a row of predict\.py; correct it, or leave out"):
+        ScoreTable(path, SETTINGS, resume=True)
+    assert path.read_bytes() == before
+    assert not (tmp_path / "scores.csv.partial").exists()
+
+
 @pytest.mark.parametrize("content", ["", "picture,mos\n", "image;error\n"])
 def test_a_csv_of_another_origin_is_not_added_to(tmp_path, content):
     path = tmp_path / "scores.csv"
@@ -178,6 +194,50 @@ def test_a_file_of_another_origin_is_not_overwritten(tmp_path):
 def test_two_jobs_cannot_write_the_same_csv(tmp_path):
     with ScoreTable(tmp_path / "scores.csv", SETTINGS), pytest.raises(RunError, match="another job"):
         ScoreTable(tmp_path / "scores.csv", SETTINGS, resume=True)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_partial_file_is_deleted_while_it_is_locked_and_only_once(tmp_path, monkeypatch, finished):
+    unlink, locked = Path.unlink, []
+
+    def watched(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "scores.csv.partial":
+            with pytest.raises(BlockingIOError):
+                exclusive_lock(path)
+            locked.append(path.name)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    with ScoreTable(tmp_path / "scores.csv", SETTINGS) as table:
+        if finished:
+            table.add(rows("a.jpg"))
+            table.finish(["a.jpg"])
+            other = ScoreTable(tmp_path / "scores.csv", SETTINGS)  # of a job that starts before this one has left
+            other.add(rows("=1.jpg"))
+    assert locked == ["scores.csv.partial"]
+    if finished:
+        other.finish(["=1.jpg"])
+
+
+def test_an_interruption_after_the_end_names_the_csv(tmp_path):
+    def job() -> None:
+        with ScoreTable(tmp_path / "scores.csv", SETTINGS) as table:
+            table.add(rows("a.jpg"))
+            table.finish(["a.jpg"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"1 rows are in .*/scores\.csv$"):
+        job()
+
+
+def test_a_failure_to_clean_up_does_not_hide_the_error(tmp_path, monkeypatch):
+    def fail(*_) -> None:
+        (tmp_path / "scores.csv.partial").unlink()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(ScoreTable, "_open", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        ScoreTable(tmp_path / "scores.csv", SETTINGS)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])

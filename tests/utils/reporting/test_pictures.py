@@ -8,7 +8,7 @@ import torch
 
 from utils.errors import RunError
 from utils.inference import ScoredBatch
-from utils.progress import PRINTED_FAILURES
+from utils.progress import PRINTED_FAILURES, Failures
 from utils.reporting import pictures
 from utils.reporting.pictures import draw_pictures, plan_pictures
 
@@ -49,6 +49,8 @@ def test_without_a_folder_nothing_is_planned():
 def test_a_picture_never_overwrites_a_photograph(tmp_path):
     (tmp_path / "a_map.png").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "a_map.png")
+    (tmp_path / "itself.jpg").symlink_to("itself.jpg")
+    assert plan_pictures([str(tmp_path / "itself.jpg")], {"map": str(tmp_path)}), "scoring reports the link"
     with pytest.raises(RunError, match="choose another folder"):
         plan_pictures([str(tmp_path / "a.jpg"), str(tmp_path / "link.png")], {"map": str(tmp_path)})
 
@@ -60,10 +62,10 @@ def test_a_picture_that_fails_is_reported_and_the_scores_pass_on(monkeypatch, ca
             raise error
 
     monkeypatch.setattr(pictures, "draw_photograph", draw)
-    paths, unwritten = [f"{number}\n.jpg" for number in range(30)], []
+    paths, unwritten = [f"{number}\n.jpg" for number in range(30)], Failures()
     planned = {path: {"map": Path(f"{path}_map.png")} for path in paths}
     (batch,) = draw_pictures([batch_of(30)], paths, planned, None, 1, unwritten)
-    assert unwritten == [path for path in paths if path != "1\n.jpg"]
+    assert unwritten.count == 29
     assert batch.index.tolist() == list(range(30))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == PRINTED_FAILURES
@@ -72,7 +74,7 @@ def test_a_picture_that_fails_is_reported_and_the_scores_pass_on(monkeypatch, ca
 
 def test_what_was_drawn_is_not_kept(monkeypatch):
     monkeypatch.setattr(pictures, "draw_photograph", lambda *_: None)
-    (batch,) = draw_pictures([batch_of(2)], ["a", "b"], {"a": {}, "b": {}}, None, 1, [])
+    (batch,) = draw_pictures([batch_of(2)], ["a", "b"], {"a": {}, "b": {}}, None, 1, Failures())
     assert list(batch.outputs) == ["score"]
     assert (batch.views, batch.images, batch.waited) == ({}, [], 0.5)
 
@@ -83,4 +85,4 @@ def test_an_interruption_is_not_taken_for_a_failed_picture(monkeypatch):
 
     monkeypatch.setattr(pictures, "draw_photograph", draw)
     with pytest.raises(KeyboardInterrupt):
-        list(draw_pictures([batch_of(1)], ["a"], {"a": {}}, None, 1, []))
+        list(draw_pictures([batch_of(1)], ["a"], {"a": {}}, None, 1, Failures()))
