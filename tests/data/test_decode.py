@@ -152,6 +152,8 @@ def test_pixels_without_a_known_white_level_are_refused(dtype, tmp_path):
 def test_only_the_first_page_is_read(picture):
     content = encode(picture, "TIFF", save_all=True, append_images=[ImageOps.invert(picture)])
     assert np.array_equal(decode_rgb(content), np.asarray(picture))
+    content = encode(picture, "MPO", save_all=True, append_images=[ImageOps.invert(picture)])
+    assert np.array_equal(decode_rgb(content), decode_rgb(encode(picture, "JPEG")))
 
 
 # Pillow itself neither writes nor reads HEIC; AVIF it may have been built without.

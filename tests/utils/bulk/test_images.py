@@ -6,7 +6,8 @@ import os
 import pandas as pd
 import pytest
 
-from utils.bulk.images import FoundImages, find_images, read_list
+from data.decode import EXTENSIONS
+from utils.bulk.images import IMAGE_EXTENSIONS, FoundImages, find_images, read_list
 from utils.errors import RunError
 
 
@@ -183,6 +184,7 @@ def test_other_images_in_a_folder_are_counted(tmp_path):
     for name in ("a.jpg", "b.gif", "c.GIF", "d.nef", "._e.gif", "notes.txt", "clip.mp4"):
         (tmp_path / name).touch()
     found = find_images([str(tmp_path)])
+    assert not set(IMAGE_EXTENSIONS) & set(EXTENSIONS)
     assert found.images == [str(tmp_path / "a.jpg")]
     assert found.skipped_text() == "skipped 3 files that are not read: 2 .gif, 1 .nef"
     assert FoundImages([]).skipped_text() == ""
