@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and format names and errors for messages."""
+"""Write files whole or not at all, lock and hash them, and format names and errors for messages."""
 
 import csv
 import hashlib
@@ -152,19 +152,6 @@ def natural_order(name: str) -> list:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def _to_json(value: object) -> object:
-    """Convert a value to what JSON can hold: no NaN, no infinities, no numpy types."""
-    if isinstance(value, dict):
-        return {str(key): _to_json(entry) for key, entry in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_to_json(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def exclusive_lock(path: str | os.PathLike) -> IO:
     """Create or open a file and lock it until it is closed or this process ends, however it ends.
 
@@ -202,3 +189,16 @@ def file_sha256(path: str | os.PathLike) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _to_json(value: object) -> object:
+    """Convert a value to what JSON can hold: no NaN, no infinities, no numpy types."""
+    if isinstance(value, dict):
+        return {str(key): _to_json(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_to_json(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
