@@ -10,6 +10,7 @@ from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.special import expit
 
 from data.files import one_line
+from utils.weights_file import check_download
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,13 @@ def load_calibration(path: str | os.PathLike) -> Calibration:
 
     Raises:
         ValueError: it is missing or holds something else. Pickled objects are never loaded.
+        CheckpointError: it is a web page or the like.
     """
     try:
         # Memory-mapped, so that a header with a huge shape cannot fill the memory.
         parameters = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises several types for damaged files
+        check_download(Path(path))
         raise ValueError(f"{path}: cannot be read as a calibration file: {one_line(error)}") from error
     is_numeric = isinstance(parameters, np.ndarray) and parameters.dtype.kind in "fiu"
     if not is_numeric or parameters.shape != (4,) or not np.isfinite(parameters).all() or parameters[3] == 0:

@@ -104,11 +104,13 @@ def read_weights_file(path: str | os.PathLike) -> dict:
 
 
 def check_download(path: Path) -> None:
-    """Refuse what is often saved in place of a file of weights.
+    """Refuse what is often saved in place of a download; a missing file passes.
 
     Raises:
         CheckpointError: it is empty, a web page, a JSON message or a Git LFS pointer; the message says how to download.
     """
+    if not path.is_file():
+        return
     with path.open("rb") as file:
         start = file.read(200).lstrip().lower()
     is_text = b"\0" not in start
@@ -123,7 +125,7 @@ def check_download(path: Path) -> None:
     else:
         return
     raise CheckpointError(
-        f"{path}: {kind}, not the weights themselves. Download it again: Dropbox links must end in dl=1, and files of "
+        f"{path}: {kind}, not the file itself. Download it again: Dropbox links must end in dl=1, and files of "
         "Git LFS come with `git lfs pull`"
     )
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from utils.calibration import Calibration, fit_calibration, load_calibration, logistic
+from utils.errors import CheckpointError
 
 GENERATOR = np.random.default_rng(5)
 SCORES = GENERATOR.uniform(-2, 2, 200)
@@ -122,3 +123,9 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path):
     with pytest.raises(ValueError, match=r"evil\.npy"):
         load_calibration(tmp_path / "evil.npy")
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_web_page_in_place_of_a_calibration_is_named(tmp_path):
+    (tmp_path / "UIQA.npy").write_text("<!DOCTYPE html><html>Sign in</html>")
+    with pytest.raises(CheckpointError, match=r"UIQA\.npy: is a web page.*dl=1"):
+        load_calibration(tmp_path / "UIQA.npy")

@@ -16,7 +16,7 @@ from utils.checkpoint import description_fields
 from utils.distributed import select_device
 from utils.errors import CheckpointError, RunError
 from utils.loaded_model import LoadedModel
-from utils.weights_file import VERSION, decode
+from utils.weights_file import VERSION, check_download, decode
 
 ONNX_FORMAT = "uiqa-onnx"
 MAP_PREFIX = "map_"  # in an ONNX graph, an output must not have the name of an input
@@ -95,6 +95,7 @@ def open_session(path: str | os.PathLike, device: str = "cpu"):
     try:
         session = runtime.InferenceSession(os.fspath(path), options, providers=providers)
     except Exception as error:  # onnxruntime has one exception class per status
+        check_download(Path(path))
         raise CheckpointError(f"{path}: onnxruntime cannot read it: {one_line(error)}") from error
     if providers[0][0] not in session.get_providers():
         raise RunError(f"--device {device}: onnxruntime cannot use CUDA here; score with --device cpu")

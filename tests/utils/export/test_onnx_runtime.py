@@ -229,3 +229,9 @@ def test_the_papers_model_scores_a_4k_jpeg_as_pytorch_does(tmp_path, capfd):
     spec = ViewSpec()
     scored = scored_without_torch(tmp_path / "UIQA.onnx", views_of([str(tmp_path / "photo.jpg")], spec), tmp_path)
     assert scored["score"] == pytest.approx([rows["checkpoint"]["score"]], abs=1e-4)
+
+
+def test_a_pointer_in_place_of_a_network_is_named(tmp_path):
+    (tmp_path / "UIQA.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
+    with pytest.raises(CheckpointError, match=r"UIQA\.onnx: is a Git LFS pointer.*git lfs pull"):
+        load_onnx(tmp_path / "UIQA.onnx")
