@@ -7,6 +7,7 @@ with a trailing comma one column too far to the left.
 import csv
 import io
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -72,6 +73,8 @@ def read_csv_table(path: str | os.PathLike) -> pd.DataFrame:
 def _check_header(cells: list[str]) -> list[str]:
     if len(cells) > _MAX_COLUMNS:
         raise CsvError(f"{len(cells)} columns; at most {_MAX_COLUMNS} are read")
+    # Marks that cannot be seen, such as a zero-width space, would hide a column.
+    cells = ["".join(sign for sign in cell if unicodedata.category(sign) != "Cf").strip() for cell in cells]
     repeated = [name for name, count in Counter(cells).items() if count > 1 and name]
     if repeated:
         raise CsvError(f"the column {repeated[0]!r} is there more than once; is the first line the header?")

@@ -22,6 +22,8 @@ _SPLIT_NAMES = {
     **dict.fromkeys(("validation", "val", "valid"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+# Headers under which tables have their splits. Such a column is never ignored unasked, whatever its words.
+_CALLED_SPLIT = ("split", "splits", "set", "partition", "phase", "fold", "usage", "test", "is_test", "istest")
 _MAX_COLUMNS = 10_000  # of AVA.txt: pandas takes minutes to parse a million
 
 
@@ -129,9 +131,13 @@ def _check_split_is_used(database: str, frame: pd.DataFrame, source: Path, split
     for name in frame:
         words = set(frame[name].astype(str).str.lower()) - {""}
         splits = {_SPLIT_NAMES[word] for word in words & _SPLIT_NAMES.keys()}
-        if len(splits) > 1 or (words and words <= _SPLIT_NAMES.keys()):
+        is_called_split = database == "csv" and name.casefold().replace(" ", "_") in _CALLED_SPLIT
+        if is_called_split or len(splits) > 1 or (words and words <= _SPLIT_NAMES.keys()):
             remedy = f"give it with --split_column {name}" if database == "csv" else f"call it {split_column}"
-            raise TableError(f"{source}: its column {name!r} holds splits: {remedy}")
+            raise TableError(
+                f"{source}: its column {name!r} {'seems to hold' if is_called_split else 'holds'} splits: {remedy}"
+                + (", or give --split_column '' to ignore it" if database == "csv" else "")
+            )
 
 
 def _read_frame(database: str, source: Path) -> pd.DataFrame:

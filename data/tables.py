@@ -98,6 +98,7 @@ def load_table(
     unrated = frame.loc[~np.isfinite(frame["mos"]), "image"]
     frame = _leave_out(frame, unrated, f"{source}: {len(unrated)} opinions are not finite", skip_missing, notes)
     find_image, rule = _image_finder(folder), OFFICIAL_SPLIT
+    _check_listed_once(frame, source, find_image)
     if ALL in splits:
         rule = "all rows"
     elif split_by is not None or _lacks_validation(frame, splits, folder, find_image, notes):
@@ -108,10 +109,9 @@ def load_table(
     missing = frame.loc[requested & frame["path"].isna(), "image"]
     problem = (
         f"{len(missing)} of the {requested.sum()} images that {source} lists for {listing(splits)} are not in {folder} "
-        "(--database_dir), in its folders training, validation, test or in those beside it"
+        "(--database_dir), in its folders training, validation, test or in those beside it" + _hint(missing, folder)
     )
     frame = _leave_out(frame, missing, problem, skip_missing, notes)
-    _check_listed_once(frame, source)
     table = LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
     for split in splits:
         if table.split(split).empty:
@@ -122,12 +122,25 @@ def load_table(
     return table
 
 
-def _check_listed_once(frame: pd.DataFrame, source: Path) -> None:
-    """Raise if two names of a label file, such as `1.jpg` and `./1.jpg`, are of one image."""
-    found = frame.loc[frame["path"].notna()]
-    twice = found.loc[found["path"].map(os.path.normpath).duplicated(), "image"]
+def _check_listed_once(frame: pd.DataFrame, source: Path, find_image: _FindImage) -> None:
+    """Raise if two names of a label file, such as `1.jpg` and `./1.jpg`, are of one image, also in different splits."""
+    last_parts = frame["image"].str.replace("\\", "/").str.rpartition("/")[2].map(_fold)
+    alike = frame[last_parts.duplicated(keep=False)]
+    paths = pd.Series(list(map(find_image, alike["image"], alike[SET])), alike.index, object).dropna()
+    twice = alike.loc[paths.index[paths.map(os.path.normpath).duplicated()], "image"]
     if len(twice):
         raise TableError(f"{source}: {len(twice)} images are listed more than once by other names: {listing(twice)}")
+
+
+def _hint(missing: pd.Series, folder: Path) -> str:
+    """Say which other names the missing images have in the folder, if there are such."""
+    if missing.empty or not folder.is_dir():
+        return ""
+    first = missing.iloc[0].replace("\\", "/").rpartition("/")[2]
+    for name in os.listdir(folder):
+        if _fold(name) == _fold(first) or _fold(Path(name).stem) == _fold(first):
+            return f", but {name} is there: write the names as they are in that folder"
+    return ""
 
 
 def data_fingerprint(table: pd.DataFrame) -> str:

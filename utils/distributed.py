@@ -1,6 +1,7 @@
 """Devices and ranks: one process, or several that torchrun has started."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -56,6 +57,18 @@ def process_group(device: torch.device) -> Iterator[None]:
         raise RunError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set: start the processes with "
             "torchrun, or unset WORLD_SIZE"
+        )
+    own_rank, port = (os.environ[name] for name in ("RANK", "MASTER_PORT"))
+    if not port.isdecimal() or not own_rank.isdecimal() or int(own_rank) >= launched_processes():
+        raise RunError(
+            f"RANK {own_rank!r} must be a number below WORLD_SIZE {launched_processes()}, and MASTER_PORT {port!r} a "
+            "number: start the processes with torchrun, or unset WORLD_SIZE"
+        )
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # set by torchrun, which starts all processes
+        address = f"{os.environ['MASTER_ADDR']}:{port}"
+        print(
+            f"WORLD_SIZE is {launched_processes()}: waiting at {address} for the other processes; unset it to use one",
+            file=sys.stderr,
         )
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -112,7 +112,7 @@ def check_download(path: Path) -> None:
     if not path.is_file():
         return
     with path.open("rb") as file:
-        start = file.read(200).lstrip().lower()
+        start = file.read(200).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     is_text = b"\0" not in start
     if not start:
         kind = "is empty"

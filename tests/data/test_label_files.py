@@ -78,6 +78,29 @@ class TestLabels:
         with pytest.raises(TableError, match="'part' holds splits: call it set"):
             load_table("UHD_IQA", tmp_path)
 
+    @pytest.mark.parametrize(
+        ("header", "words"),
+        [
+            ("set", ("train", "dev", "eval")),
+            ("Usage", ("Training", "PublicTest", "PrivateTest")),
+            ("is test", ("0", "0", "1")),
+            ("fold", ("0", "1", "2")),
+            ("\u200bsplit", ("train", "val", "holdout")),
+            ("part", ("train", "x", "test")),
+        ],
+    )
+    def test_a_column_that_looks_like_a_split_is_never_ignored_unasked(self, tmp_path, header, words):
+        """Otherwise test rows would be trained on."""
+        for number in range(3):
+            (tmp_path / f"{number}.jpg").write_bytes(b"picture")
+        rows = [f"{number}.jpg,{number},{word}" for number, word in enumerate(words)]
+        (tmp_path / "mine.csv").write_text("\n".join([f"image,mos,{header}", *rows]), encoding="utf-8")
+        with pytest.raises(TableError, match=r"--split_column|'split' holds holdout"):
+            load_table("csv", tmp_path, ("train", "val"), tmp_path / "mine.csv")
+        if header != "\u200bsplit":
+            table = load_table("csv", tmp_path, ("train", "val"), tmp_path / "mine.csv", split_column="")
+            assert len(table.frame) == 3
+
     def test_unknown_split_names_are_listed_with_the_known_ones(self, tmp_path):
         make(tmp_path, labels(["training", "holdout"]))
         with pytest.raises(TableError, match=r"'set' holds holdout; known: .*validation"):
@@ -165,7 +188,7 @@ class TestCSV:
 
     def test_a_column_of_any_name_can_define_the_groups_of_the_split(self, tmp_path):
         source = self.own(tmp_path, set=[f"scene {number // 2}" for number in range(10)])
-        table = load_table("csv", tmp_path, ("train", "val"), source, split_by="set")
+        table = load_table("csv", tmp_path, ("train", "val"), source, split_by="set", split_column="")
         assert len(table.split("train")) == 8
         assert table.frame["split"][::2].tolist() == table.frame["split"][1::2].tolist()
 
@@ -199,8 +222,8 @@ class TestCSV:
             load_table("csv", tmp_path, ("train", "val"), source)
 
     def test_a_column_of_other_words_is_no_split(self, tmp_path):
-        source = self.own(tmp_path, set=["test scene", "train station"] * 5)
-        assert load_table("csv", tmp_path, ("train", "val"), source).frame["set"][0] == "test scene"
+        source = self.own(tmp_path, place=["test scene", "train station"] * 5)
+        assert load_table("csv", tmp_path, ("train", "val"), source).frame["place"][0] == "test scene"
 
     def test_empty_cells_among_the_splits_are_called_that(self, tmp_path):
         with pytest.raises(TableError, match="'split' holds empty cells; known"):

@@ -315,3 +315,23 @@ class TestLowerIsBetter:
     def test_published_data_sets_have_no_such_opinions(self, tmp_path):
         with pytest.raises(TableError, match="--lower_is_better is for label files of --database csv"):
             load_table("UHD_IQA", make(tmp_path, labels()), lower_is_better=True)
+
+
+class TestListedTwice:
+    @pytest.mark.parametrize("other", ["./c.jpg", "C.JPG", "images/../c.jpg"])
+    def test_one_image_in_two_splits_under_two_names_is_noticed_whichever_split_is_read(self, pictures, other):
+        (pictures / "labels.csv").write_text(f"image,mos,split\nimages/b.jpg,1,train\nc.jpg,2,train\n{other},3,test\n")
+        for splits in (("train",), ("test",)):
+            with pytest.raises(TableError, match=r"1 images are listed more than once by other names"):
+                load_table("csv", pictures, splits, pictures / "labels.csv")
+
+    def test_images_of_one_name_in_several_folders_are_different_images(self, pictures):
+        (pictures / "b.jpg").write_bytes(b"picture")
+        (pictures / "labels.csv").write_text("image,mos,split\nimages/b.jpg,1,test\nb.jpg,2,test\n")
+        assert len(load_table("csv", pictures, ("test",), pictures / "labels.csv").frame) == 2
+
+
+@pytest.mark.parametrize("name", [r"D:\\photos\\C.jpg", "/elsewhere/c.jpg", "c"])
+def test_names_that_are_almost_there_get_a_hint(pictures, name):
+    with pytest.raises(TableError, match=r"but c\.jpg is there: write the names as they are in that folder"):
+        load_names(pictures, "image,mos,split", name)

@@ -93,3 +93,11 @@ def test_a_world_size_that_a_cluster_left_set_is_named_with_a_remedy(monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(RunError, match="WORLD_SIZE"):
         launched_processes()
+
+
+@pytest.mark.parametrize(("own_rank", "port"), [("x", "29500"), ("5", "29500"), ("2", "29500"), ("0", "abc")])
+def test_a_launch_that_cannot_work_is_refused_before_waiting_for_it(monkeypatch, own_rank, port):
+    for name, value in {"WORLD_SIZE": "2", "RANK": own_rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=r"RANK .*MASTER_PORT .*torchrun"), process_group(torch.device("cpu")):
+        pass

@@ -54,7 +54,14 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 331
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
-    ("content", "kind"), [(PAGE, "web page"), (POINTER, "Git LFS"), ('{"error": "rate limit"}', "JSON"), ("", "empty")]
+    ("content", "kind"),
+    [
+        (PAGE, "web page"),
+        ("\ufeff" + PAGE, "web page"),
+        (POINTER, "Git LFS"),
+        ('{"error": "rate limit"}', "JSON"),
+        ("", "empty"),
+    ],
 )
 def test_what_was_downloaded_in_place_of_weights_is_named_with_a_remedy(content, kind, suffix, tmp_path):
     path = tmp_path / f"weights{suffix}"
