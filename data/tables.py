@@ -124,7 +124,7 @@ def load_table(
 
 def _check_listed_once(frame: pd.DataFrame, source: Path, find_image: _FindImage) -> None:
     """Raise if two names of a label file, such as `1.jpg` and `./1.jpg`, are of one image, also in different splits."""
-    last_parts = frame["image"].str.replace("\\", "/").str.rpartition("/")[2].map(_fold)
+    last_parts = frame["image"].map(lambda name: _fold(name.replace("\\", "/").rpartition("/")[2]))
     alike = frame[last_parts.duplicated(keep=False)]
     paths = pd.Series(list(map(find_image, alike["image"], alike[SET])), alike.index, object).dropna()
     twice = alike.loc[paths.index[paths.map(os.path.normpath).duplicated()], "image"]
