@@ -2,7 +2,7 @@
 
 libjpeg survives damage: it warns, fills what is missing with grey, and returns. So every warning is an error here,
 unless its cause is found to be harmless. Some losses raise no warning and are looked for separately: missing scans,
-zeros in quantization tables, and arithmetic-coded data that ends early.
+zeros in quantization tables, runs of one byte, and arithmetic-coded data that ends early.
 """
 
 import re
@@ -13,16 +13,15 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from data.jpeg_runs import find_runs, scans_with_runs
 from data.jpeg_segments import (
     ARITHMETIC,
-    BLANK,
     RESTART,
     SCAN,
     SEQUENTIAL,
     check_scans,
     read_frame,
     scan_data,
-    scans_with_blanks,
     segments,
 )
 
@@ -62,8 +61,8 @@ def decode(content: bytes, min_size: tuple[int, int] = (0, 0)) -> np.ndarray | N
         except ValueError as error:
             content = _mend(content, str(error))
             continue
-        if content.find(BLANK, frame.data) >= 0:
-            for end in scans_with_blanks(content):
+        if find_runs(content, frame.data):
+            for end in scans_with_runs(content):
                 _check_last_byte(content, end)
         return pixels
     raise ValueError("the JPEG is damaged in several places")

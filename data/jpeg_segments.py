@@ -12,13 +12,12 @@ _MAX_SCANS = 200
 
 # The second bytes of markers. Frames: baseline, extended, lossless and their arithmetic-coded kin; progressive.
 SEQUENTIAL, ARITHMETIC = (0xC0, 0xC1, 0xC9), (0xC9, 0xCA, 0xCB)
-_LOSSLESS, _PROGRESSIVE = (0xC3, 0xCB), (0xC2, 0xCA)
-_HUFFMAN, _END, SCAN, _QUANTIZATION = 0xC4, 0xD9, 0xDA, 0xDB
+LOSSLESS, _PROGRESSIVE = (0xC3, 0xCB), (0xC2, 0xCA)
+FRAMES = (*SEQUENTIAL, *LOSSLESS, *_PROGRESSIVE)
+HUFFMAN, _END, SCAN, _QUANTIZATION = 0xC4, 0xD9, 0xDA, 0xDB
 
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # starts a segment; never occurs inside a scan
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
-# A sector that was lost reads as zeros. Compressed data has so many only in a flat picture.
-BLANK = b"\0" * 64
 
 
 @dataclass
@@ -60,7 +59,7 @@ def read_frame(content: bytes) -> Frame:
     """
     frame = Frame()
     for code, start, end in segments(content):
-        if code in (*SEQUENTIAL, *_LOSSLESS, *_PROGRESSIVE):
+        if code in FRAMES:
             frame.coding, frame.components = code, content[start + 6 : end : 3]
         elif code == _QUANTIZATION:
             _check_quantization(content[start:end])
@@ -100,27 +99,3 @@ def check_scans(frame: Frame) -> None:
             raise ValueError("the JPEG is cut short: scans are missing")
     elif frame.scans and not set(frame.components) <= set(b"".join(components for components, *_ in frame.scans)):
         raise ValueError("the JPEG is cut short: components are missing")
-
-
-def scans_with_blanks(content: bytes) -> Iterator[int]:
-    """Yield the ends of the scans that have runs of zeros in their data.
-
-    Raises:
-        ValueError: the zeros do not stand for a flat part of the picture.
-    """
-    scans = scan_data(content)
-    first_symbols = {}  # what the code of zeros stands for, by the number of the table of AC coefficients
-    for code, start, end in segments(content):
-        if code == _HUFFMAN:
-            while start + 17 < end:
-                if content[start] >> 4 == 1:
-                    first_symbols[content[start] & 15] = content[start + 17]
-                start += 17 + sum(content[start + 1 : start + 17])
-        elif code == SCAN:
-            count, (data, stop) = content[start], next(scans)
-            if content.find(BLANK, data, stop) < 0:
-                continue
-            tables = content[start + 2 : start + 2 + 2 * count : 2]
-            if content[end - 2] > 0 and any(first_symbols.get(table & 15, 0) & 15 for table in tables):
-                raise ValueError("the JPEG is damaged: zeros stand in the place of data")
-            yield stop

@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PICTURE = (b"IHDR", b"PLTE", b"IDAT")
 _EXIF, _XMP, _EXIF_AS_TEXT = "exif", "XML:com.adobe.xmp", "Raw profile type exif"  # as in Pillow's `Image.info`
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
+_INDEXED = 3  # colour type
+_BIT_DEPTH, _COLOUR_TYPE = 24, 25  # positions in the file
 _INTERLACED = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _MAX_METADATA = 1 << 20  # bytes of a chunk that may hold the orientation; EXIF and XMP are a few kilobytes
 _BLOCK = 1 << 20
@@ -46,9 +48,10 @@ def complete_picture(content: bytes) -> bytes:
     """Return a PNG of the chunks that carry the picture, after checking that all of it is there.
 
     Raises:
-        ValueError: a chunk is damaged or cut short, or there are fewer rows than the header says.
+        ValueError: a chunk is damaged or cut short, there are fewer rows than the header says, or pixels have no colour
+            in the palette.
     """
-    view, pieces, data, header = memoryview(content), [SIGNATURE], [], None
+    view, pieces, data, header, colours = memoryview(content), [SIGNATURE], [], None, 0
     for kind, offset, length in _chunks(BytesIO(content)):
         if kind not in _PICTURE:
             continue
@@ -59,13 +62,31 @@ def complete_picture(content: bytes) -> bytes:
             if header:
                 raise ValueError("the PNG has two headers")
             header = _parse_header(kind, content[offset:end])
+        elif kind == b"PLTE":
+            colours = length // 3
         elif kind == b"IDAT":
             data.append(view[offset:end])
         pieces.append(view[offset - 8 : end + 4])
     if header is None:
         raise ValueError("the PNG has no header")
     check_deflated(data, _size_of_rows(*header))
-    return b"".join([*pieces, b"\0\0\0\0IEND\xaeB`\x82"])
+    picture = b"".join([*pieces, b"\0\0\0\0IEND\xaeB`\x82"])
+    if picture[_COLOUR_TYPE] == _INDEXED:
+        _check_palette(picture, colours)
+    return picture
+
+
+def _check_palette(picture: bytes, colours: int) -> None:
+    """Refuse an indexed picture without a palette, or with one that is too short for its pixels."""
+    if colours == 0:
+        raise ValueError("the PNG is damaged: its palette is missing")
+    if colours < 1 << picture[_BIT_DEPTH]:
+        with PngImagePlugin.PngImageFile(BytesIO(picture)) as indexed:  # not `Image.open`, which limits the size
+            highest = indexed.getextrema()[1]
+        if highest >= colours:
+            raise ValueError(
+                f"the PNG is damaged: its palette has {colours} colours, its pixels have up to {highest + 1}"
+            )
 
 
 def check_deflated(parts: Iterable[bytes | memoryview], expected: int) -> None:

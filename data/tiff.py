@@ -2,6 +2,8 @@
 
 import contextlib
 import struct
+import zlib
+from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ _UNCOMPRESSED, _OLD_JPEG, _JPEG, _DEFLATE = 1, 6, 7, (8, 32946)
 _TYPES = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}  # the integers among the types of fields
 _PREVIEW, _PARTS = 1, 1 | 4 | 8  # bits of the subfile type: preview; or mask or depth map
 _MAX_PAGES = 1000
+_HEADER_SIZE = 8  # bytes at the file's start
+_BLANK_RATIO = 10  # by which data of blank strips is smaller than their pixels, at least
 _ROLE_AND_SIZE = (_SUBFILE, _OLD_SUBFILE, _WIDTH, _HEIGHT, _ORIENTATION, _SUB_PAGES)
 _UNREADABLE = (struct.error, OverflowError, ValueError)  # from a damaged list of pages
 
@@ -97,10 +101,14 @@ def check_page(opened: Image.Image, content: bytes) -> None:
         raise ValueError(f"the TIFF is damaged: its strip {np.argmax(sizes < expected)} lacks rows")
     if compression not in (_JPEG, *_DEFLATE):
         return
-    for position, size, pixels in zip(positions.tolist(), sizes.tolist(), expected.tolist(), strict=True):
+    blocks = zip(positions.tolist(), sizes.tolist(), expected.tolist(), strict=True)
+    for index, (position, size, pixels) in enumerate(blocks):
         block = content[position : position + size]
         if compression == _JPEG:
-            jpeg.decode(_with_tables(block, tags.get(_JPEG_TABLES)), (1, 1))
+            block = _with_tables(block, tags.get(_JPEG_TABLES))
+            jpeg.decode(block, (1, 1))
+            if not planar:  # separate planes of chroma may be subsampled
+                _check_frame(block, index, tags)
         else:
             png.check_deflated([block], pixels)
 
@@ -180,12 +188,9 @@ def _bits_per_pixel(tags: dict, bits: np.ndarray) -> int:
 def _blocks(tags: dict, bits: int, planar: bool, content: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return position, size and expected size when decoded of the strips or tiles, in bytes."""
     width, height = tags[_WIDTH], tags[_HEIGHT]
-    if _TILES in tags:
-        columns, rows = tags[_TILE_WIDTH], tags[_TILE_HEIGHT]
-        positions, sizes = tags[_TILES], tags.get(_TILE_SIZES)
-    else:
-        columns, rows = width, min(tags.get(_ROWS_PER_STRIP, height), height)
-        positions, sizes = tags[_STRIPS], tags.get(_STRIP_SIZES)
+    columns, rows = _block_shape(tags)
+    listed = (_TILES, _TILE_SIZES) if _TILES in tags else (_STRIPS, _STRIP_SIZES)
+    positions, sizes = tags[listed[0]], tags.get(listed[1])
     down, across = -(-height // rows), -(-width // columns)
     needed = down * across * (tags.get(_SAMPLES, 1) if planar else 1)
     positions = np.atleast_1d(np.array(positions, np.int64))[:needed]
@@ -199,9 +204,46 @@ def _blocks(tags: dict, bits: int, planar: bool, content: bytes) -> tuple[np.nda
     expected = np.full(needed, rows * ((columns * bits + 7) // 8))
     if _TILES not in tags:
         expected[down - 1 :: down] = (height - (down - 1) * rows) * ((columns * bits + 7) // 8)
+    _check_positions(positions, sizes, expected, content)
     if tags.get(_PHOTOMETRIC) == 6 and tags.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
         expected[:] = 0  # the chroma of YCbCr is subsampled
     return positions, sizes, expected
+
+
+def _block_shape(tags: dict) -> tuple[int, int]:
+    """Return the columns and rows of a strip or tile."""
+    if _TILES in tags:
+        return tags[_TILE_WIDTH], tags[_TILE_HEIGHT]
+    return tags[_WIDTH], min(tags.get(_ROWS_PER_STRIP, tags[_HEIGHT]), tags[_HEIGHT])
+
+
+def _check_positions(positions: np.ndarray, sizes: np.ndarray, expected: np.ndarray, content: bytes) -> None:
+    """Refuse strips or tiles that lie in the file's header, or share their data though they are not blank.
+
+    Some writers store one blank tile for all.
+    """
+    if (positions < _HEADER_SIZE).any():
+        raise ValueError(
+            f"the TIFF is damaged: its strip or tile {np.argmax(positions < _HEADER_SIZE)} has no position"
+        )
+    firsts, counts = np.unique(positions, return_index=True, return_counts=True)[1:]
+    for first in firsts[counts > 1].tolist():
+        block = content[positions[first] : positions[first] + sizes[first]]
+        if len(zlib.compress(block, 1)) * _BLANK_RATIO > expected[first]:
+            raise ValueError(f"the TIFF is damaged: another strip or tile has the data of number {first}")
+
+
+def _check_frame(block: bytes, index: int, tags: dict) -> None:
+    """Refuse a JPEG strip or tile that does not cover its part of the page."""
+    columns, rows = _block_shape(tags)
+    down, across = divmod(index, -(-tags[_WIDTH] // columns))
+    needed = min(columns, tags[_WIDTH] - across * columns), min(rows, tags[_HEIGHT] - down * rows)
+    with Image.open(BytesIO(block), formats=("JPEG",)) as opened:
+        if opened.width < needed[0] or opened.height < needed[1]:
+            raise ValueError(
+                f"the TIFF is damaged: its strip or tile {index} has {opened.width} x {opened.height} pixels "
+                f"in place of {needed[0]} x {needed[1]}"
+            )
 
 
 def _with_tables(block: bytes, tables: bytes | None) -> bytes:

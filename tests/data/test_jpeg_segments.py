@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.jpeg_segments import check_scans, read_frame, scan_data, scans_with_blanks, segments
+from data.jpeg_segments import check_scans, read_frame, scan_data, segments
 
 END = b"\xff\xd9"
 
@@ -55,17 +55,3 @@ def test_a_quantization_table_with_zeros_is_refused():
         read_frame(content[:table] + bytes(64) + content[table + 64 :])
     with pytest.raises(ValueError, match="quantization"):
         read_frame(content[: table + 9] + b"\0" + content[table + 10 :])
-
-
-def test_a_run_of_zeros_is_refused_unless_zeros_mean_a_flat_picture():
-    content = encode()
-    start, end = next(scan_data(content))
-    assert list(scans_with_blanks(content)) == []
-    blank = content[: start + 200] + bytes(64) + content[start + 264 :]
-    with pytest.raises(ValueError, match="zeros"):
-        list(scans_with_blanks(blank))
-    tables = [at for at in range(start) if content[at : at + 2] == b"\xff\xc4"]
-    for at in tables:
-        if content[at + 4] >> 4:  # the first symbol of an AC table becomes "end of block"
-            blank = blank[: at + 21] + b"\0" + blank[at + 22 :]
-    assert list(scans_with_blanks(blank)) == [end]

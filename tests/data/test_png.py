@@ -83,6 +83,21 @@ def test_a_png_that_lacks_only_its_end_is_decoded_and_one_with_two_headers_or_no
             decode_rgb(damaged)
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_an_indexed_picture_needs_a_palette_with_all_its_colours(bits):
+    indices = np.arange(60 * 80, dtype=np.uint8).reshape(60, 80) % 16
+    packed = indices if bits == 8 else indices[:, ::2] << 4 | indices[:, 1::2]
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 80, 60, bits, 3, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(plain_rows(packed))) + chunk(b"IEND", b"")
+    palette = np.random.default_rng(0).integers(0, 256, (16, 3), np.uint8)
+    start = b"\x89PNG\r\n\x1a\n" + header
+    np.testing.assert_array_equal(decode_rgb(start + chunk(b"PLTE", palette.tobytes()) + data), palette[indices])
+    with pytest.raises(ImageError, match="palette is missing"):
+        decode_rgb(start + data)
+    with pytest.raises(ImageError, match="palette has 15 colours, its pixels have up to 16"):
+        decode_rgb(start + chunk(b"PLTE", palette[:15].tobytes()) + data)
+
+
 def large_metadata(kind: str) -> dict:
     text = PngImagePlugin.PngInfo()
     if kind == "zTXt":

@@ -77,6 +77,45 @@ def test_strips_that_are_not_listed_empty_or_short_are_refused(order):
             decode_rgb(tiff(damaged, rows=10, order=order))
 
 
+def with_entry(content: bytes, tag: int, index: int, value: int) -> bytes:
+    """Return a little-endian TIFF with one LONG of a tag changed."""
+    start = struct.unpack_from("<I", content, 4)[0]
+    entries = struct.unpack_from("<H", content, start)[0]
+    at = next(
+        at for at in range(start + 2, start + 2 + 12 * entries, 12) if content[at : at + 2] == bytes([tag & 255, 1])
+    )
+    count, position = struct.unpack_from("<II", content, at + 4)
+    at = at + 8 if count == 1 else position + 4 * index
+    return content[:at] + struct.pack("<I", value) + content[at + 4 :]
+
+
+def test_strips_in_the_header_or_with_the_data_of_others_are_refused():
+    content = tiff(strips_of(GREY, 10), rows=10)
+    np.testing.assert_array_equal(decode_rgb(with_entry(content, 273, 3, 8 + 3 * 800))[..., 0], GREY)
+    for position in (0, 7):
+        with pytest.raises(ImageError, match="strip or tile 3 has no position"):
+            decode_rgb(with_entry(content, 273, 3, position))
+    with pytest.raises(ImageError, match="has the data of number 2"):
+        decode_rgb(with_entry(content, 273, 3, 8 + 2 * 800))
+
+
+def test_blank_strips_may_share_their_data():
+    pixels = GREY.copy()
+    pixels[20:40] = 255
+    content = with_entry(tiff(strips_of(pixels, 10), rows=10), 273, 3, 8 + 2 * 800)
+    np.testing.assert_array_equal(decode_rgb(content)[..., 0], pixels)
+
+
+def test_jpeg_strips_must_cover_the_page():
+    content = encode(compression="jpeg", strip_size=80 * 3 * 16)
+    assert decode_rgb(content).shape == (60, 80, 3)
+    wider = content.replace(struct.pack("<HHIHH", 256, 3, 1, 80, 0), struct.pack("<HHIHH", 256, 3, 1, 160, 0))
+    wider = wider.replace(struct.pack("<HHII", 256, 4, 1, 80), struct.pack("<HHII", 256, 4, 1, 160))
+    assert wider != content
+    with pytest.raises(ImageError, match=r"tile 0 has 80 x \d+ pixels in place of 160 x"):
+        decode_rgb(wider)
+
+
 COMPRESSIONS = ["raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "jpeg", "zstd", "lzma"]
 
 
