@@ -21,7 +21,7 @@ def scans_with_runs(content: bytes) -> Iterator[int]:
     Raises:
         ValueError: such a run cannot be the code of a flat or repetitive part of the picture.
     """
-    scans, tables, sampling, runs = scan_data(content), {}, {}, list(find_runs(content))
+    scans, tables, sampling, runs = scan_data(content), {}, {}, find_runs(content)
     coding = 0
     for code, start, end in segments(content):
         if code in FRAMES:
