@@ -37,7 +37,7 @@ def scans_with_runs(content: bytes) -> Iterator[int]:
             if inside and coding not in (*ARITHMETIC, *LOSSLESS):
                 coder = _read_scan(content[start:end], sampling, tables)
                 if not all(coder.can_hold(value, length) for value, length in set(inside)):
-                    raise ValueError("the JPEG is damaged: a run of one byte stands in the place of data")
+                    raise ValueError("the JPEG is damaged: a run of one byte replaces its data")
             if inside:
                 yield stop
 

@@ -103,15 +103,7 @@ def load_table(
         rule = "all rows"
     elif split_by is not None or _lacks_validation(frame, splits, folder, find_image, notes):
         frame, rule = _random_split(frame, source, random_seed, split_by, rule)
-    requested = frame["split"].isin(SPLITS if ALL in splits else splits)
-    paths = map(find_image, frame.loc[requested, "image"], frame.loc[requested, SET])
-    frame["path"] = pd.Series(list(paths), frame.index[requested], object)
-    missing = frame.loc[requested & frame["path"].isna(), "image"]
-    problem = (
-        f"{len(missing)} of the {requested.sum()} images that {source} lists for {listing(splits)} are not in {folder} "
-        "(--database_dir), in its folders training, validation, test or in those beside it" + _hint(missing, folder)
-    )
-    frame = _leave_out(frame, missing, problem, skip_missing, notes)
+    frame = _find_paths(frame, source, folder, splits, find_image, skip_missing, notes)
     table = LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
     for split in splits:
         if table.split(split).empty:
@@ -120,6 +112,31 @@ def load_table(
                 f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE{remedy}"
             )
     return table
+
+
+def _find_paths(
+    frame: pd.DataFrame,
+    source: Path,
+    folder: Path,
+    splits: Sequence[str],
+    find_image: _FindImage,
+    skip_missing: bool,
+    notes: list[str],
+) -> pd.DataFrame:
+    """Return the frame with a column `path`, filled in for the requested splits.
+
+    Raises:
+        TableError: images are missing, and `skip_missing` is False.
+    """
+    requested = frame["split"].isin(SPLITS if ALL in splits else splits)
+    paths = map(find_image, frame.loc[requested, "image"], frame.loc[requested, SET])
+    frame["path"] = pd.Series(list(paths), frame.index[requested], object)
+    missing = frame.loc[requested & frame["path"].isna(), "image"]
+    problem = (
+        f"{len(missing)} of the {requested.sum()} images that {source} lists for {listing(splits)} are not in {folder} "
+        "(--database_dir), in its folders training, validation, test or in those beside it" + _hint(missing, folder)
+    )
+    return _leave_out(frame, missing, problem, skip_missing, notes)
 
 
 def _check_listed_once(frame: pd.DataFrame, source: Path, find_image: _FindImage) -> None:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from counting_file import CountingFile
 from PIL import Image, features
 
 from data.containers import check_complete, is_container, plugins, webp_canvas, without_pixels
@@ -45,17 +46,6 @@ def test_wherever_a_file_is_cut_it_is_refused(picture, kind):
 def test_bytes_behind_the_picture_do_not_matter(picture, kind):
     content = encode(picture, kind)
     np.testing.assert_array_equal(decode_rgb(content + b"junk" * 100), decode_rgb(content))
-
-
-class CountingFile(io.BytesIO):
-    """A file that counts the bytes read from it."""
-
-    bytes_read = 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        self.bytes_read += len(data)
-        return data
 
 
 @pytest.mark.parametrize("kind", KINDS)

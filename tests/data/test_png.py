@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting_file import CountingFile
 from PIL import Image, PngImagePlugin
 
 from data.decode import ImageError, decode_rgb, image_size
@@ -118,17 +119,6 @@ def test_large_metadata_does_not_matter(kind, tmp_path):
     path.write_bytes(encode(**large_metadata(kind)))
     np.testing.assert_array_equal(decode_rgb(path), NOISE)
     assert image_size(path) == (60, 80)
-
-
-class CountingFile(io.BytesIO):
-    """A file that counts the bytes read from it."""
-
-    bytes_read = 0
-
-    def read(self, size: int | None = -1) -> bytes:
-        data = super().read(size)
-        self.bytes_read += len(data)
-        return data
 
 
 def test_the_header_is_read_without_the_pixels():

@@ -51,7 +51,7 @@ def cut_and_end(generator: np.random.Generator, content: bytes) -> bytes:
 
 
 def lose_a_sector(generator: np.random.Generator, content: bytes) -> bytes:
-    """Put zeros in the place of at least 512 bytes of the picture's data."""
+    """Overwrite at least 512 bytes of the picture's data with zeros."""
     size = 512 * int(generator.integers(1, 9))
     at = int(generator.integers(1000, len(content) - size - 20))
     return content[:at] + bytes(size) + content[at + size :]
