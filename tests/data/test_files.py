@@ -216,7 +216,7 @@ def test_odd_names_do_not_split_a_row_of_a_csv(tmp_path):
     write_csv(tmp_path / "a.csv", pd.DataFrame({"image": ODD_NAMES, "score": np.arange(len(ODD_NAMES)) / 3}))
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
         assert [row["image"] for row in csv.DictReader(file, strict=True)] == ODD_NAMES
-    read = pd.read_csv(tmp_path / "a.csv", float_precision="round_trip")  # pandas 2 is less exact by default
+    read = pd.read_csv(tmp_path / "a.csv", converters={"score": float})  # pandas 2 itself is less exact
     assert read["image"].tolist() == ODD_NAMES
     assert read["score"].tolist() == (np.arange(len(ODD_NAMES)) / 3).tolist()
 
@@ -316,8 +316,7 @@ class TestExclusiveLock:
         code = (
             "import os, sys, time; from data.files import exclusive_lock\n"
             "lock = exclusive_lock(sys.argv[1])\n"
-            "child = os.fork()\n"
-            "if child: print(child, flush=True)\n"
+            "if not os.fork(): print(os.getpid(), flush=True)\n"
             "time.sleep(60)"
         )
         words = [sys.executable, "-c", code, str(tmp_path / ".lock")]
