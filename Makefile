@@ -8,9 +8,10 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocess
 
 .PHONY: demo smoke test test-slow lint format clean
 
-# One thread for the network: the cores are busy decoding, and the result does not depend on the number of cores.
+# One thread for the network, so that the result does not depend on the number of cores.
 demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
-	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --overwrite
+	$(PY) prepare.py pack --config configs/demo.yaml --draws 16 --out demo_data/pack
+	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --packed demo_data/pack --overwrite
 	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls --group_by degradation --resample_by user_name --report
 
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed

@@ -21,9 +21,10 @@ import torch
 from data.decode import ImageError, decode_rgb
 from data.files import write_json
 from models.backbones import SWIN_CONFIGS
-from utils.benchmarks import network, quality_map, views
+from utils.benchmarks import light, network, quality_map, views
 from utils.benchmarks.latency import latency
 from utils.benchmarks.timing import Measurement, Settings
+from utils.bulk.images import find_images
 from utils.command_line import entry_point, integer, make_parser, result_file, usage_errors
 from utils.distributed import select_device
 from utils.environment import environment
@@ -47,7 +48,9 @@ SUITES = {
     "latency": Suite(latency, "time and peak memory of a forward pass, by branch and in total", 2, 5),
     "train_step": Suite(network.train_step, "a training step", 2, 5),
     "evaluate": Suite(network.evaluate, "test.py's loop over JPEG files", 2, 2),
-    "lite": Suite(network.lite, "a photograph from its file to its score, with the light trunk", 2, 7),
+    "lite": Suite(light.lite, "a photograph from its file to its score, with the light trunk", 2, 11),
+    "light_step": Suite(light.light_step, "a training step of a light model, also with frozen stages", 2, 5),
+    "precision": Suite(light.precision, "each precision: time, scores and quality map", 2, 7),
     "memory": Suite(views.memory, "peak memory while cutting views", 1, 1),
     "scaling": Suite(views.scaling, "photographs of 8 to 100 megapixels", 1, 7),
     "contributions": Suite(quality_map.contributions, "a pass with the quality map, and over several draws", 2, 31),
@@ -66,7 +69,17 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image", metavar="FILE", help="a JPEG to measure with; by default a rendered one of 3840 x 2160 pixels"
     )
-    parser.add_argument("--checkpoint", metavar="FILE", help="the trained model whose map is tested (suite map)")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="the trained model whose map is tested (suite map), or that runs in each precision (suite precision; "
+        "default: the trunks that have half precision, with random weights)",
+    )
+    parser.add_argument(
+        "--photographs",
+        metavar="DIR",
+        help="folder of the photographs to compare scores on (suite precision, the first 32; default: rendered ones)",
+    )
     parser.add_argument(
         "--json", type=result_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"
     )
@@ -102,6 +115,7 @@ def main(args: list[str] | None = None) -> int:
             backbone=options.backbone,
             config=options.config,
             checkpoint=options.checkpoint,
+            photographs=find_images([options.photographs]).images if options.photographs else (),
         )
     jpeg = read_jpeg(options.image) if options.image else views.render()
     height, width = decode_rgb(jpeg).shape[:2]

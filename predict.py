@@ -34,7 +34,9 @@ from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT, RunError
 from utils.export.onnx_runtime import load_onnx
 from utils.inference import score_batches
 from utils.loaded_model import LoadedModel
+from utils.memory import keep_freed_memory
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
+from utils.precision import add_precision, check_precision
 from utils.predictions import batch_predictions
 from utils.progress import PRINTED_FAILURES, Failures, Tally, print_failures, progress_bar
 from utils.reporting.pictures import Pictures, draw_pictures, plan_pictures
@@ -93,7 +95,7 @@ def predict_parser() -> argparse.ArgumentParser:
         help=f"images per forward pass; with --views or --map at most {DRAWN_BATCH}",
     )
     add_max_pixels(parser)
-    add_compute_options(parser)
+    add_precision(add_compute_options(parser))
     add_compile(parser)
     add_ray_options(parser)
     return parser
@@ -102,12 +104,15 @@ def predict_parser() -> argparse.ArgumentParser:
 @entry_point
 def main(args: list[str] | None = None) -> int:
     """Run predict.py with these arguments; return the exit code."""
+    keep_freed_memory()
     parser = predict_parser()
     options = parse_options(parser, args)
     if options.checkpoint is None and options.onnx is None:
         raise RunError(f"no model: give one with --checkpoint FILE or --onnx FILE. {WHERE_TO_GET_WEIGHTS}")
     if options.onnx and options.compile:
         raise RunError("--compile compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself")
+    if options.onnx and options.precision != "fp32":
+        raise RunError(f"--precision {options.precision}: the precision of an --onnx file is fixed when it is exported")
     check_ray_options(parser, options)
     found = find_images(options.images, lists=options.ray)
     if options.ray:
@@ -120,17 +125,18 @@ def main(args: list[str] | None = None) -> int:
         # onnxruntime takes views from the CPU and moves them to --device itself.
         device = select_device("cpu" if options.onnx else options.device)
     with process_group(device):
-        loaded = load(parser, options)
+        loaded = load(parser, options, device)
         return predict(options, loaded, found, pictures, device)
 
 
-def load(parser: argparse.ArgumentParser, options: argparse.Namespace) -> LoadedModel:
+def load(parser: argparse.ArgumentParser, options: argparse.Namespace, device: torch.device) -> LoadedModel:
     """Load the checkpoint or ONNX file, and check that the options suit it."""
     with usage_errors(parser):
         if options.onnx:
             loaded = load_onnx(options.onnx, options.device, options.calibration)
         else:
             loaded = load_model(options.checkpoint, options.calibration)
+            check_precision(options.precision, loaded.architecture["backbone"], device)
         loaded = loaded.with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if (options.views or options.map) and "patches" in loaded.view_spec.views:
@@ -220,7 +226,9 @@ def score_rows(
     if pictures:
         batch_size, workers = min(batch_size, DRAWN_BATCH), min(workers, DRAWN_BATCH)
     model = loaded.model.to(device)
-    batches = score_batches(model, photographs, device, batch_size, workers, maps=bool(options.map))
+    batches = score_batches(
+        model, photographs, device, batch_size, workers, maps=bool(options.map), precision=options.precision
+    )
     if pictures:
         # Before the rows are written, so that an interruption between them loses no picture.
         batches = draw_pictures(batches, images, pictures, loaded, draws, unwritten)

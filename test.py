@@ -33,6 +33,7 @@ from utils.environment import environment
 from utils.errors import EXIT_FAILED_IMAGES
 from utils.inference import score_photographs
 from utils.loaded_model import LoadedModel
+from utils.memory import keep_freed_memory
 from utils.options import (
     DATA_OPTIONS,
     add_compile,
@@ -44,6 +45,7 @@ from utils.options import (
     load_labels,
     take_data_options,
 )
+from utils.precision import add_precision, check_precision
 from utils.progress import Tally, print_failures
 from utils.reporting.comparison import compare, comparison_text
 from utils.reporting.measures import evaluation_report, few_groups_note, group_names, resampling_groups, summary
@@ -100,7 +102,7 @@ def test_parser() -> argparse.ArgumentParser:
     add_result_options(parser)
     add_data_options(parser)
     add_max_pixels(parser)
-    add_compute_options(parser)
+    add_precision(add_compute_options(parser))
     add_compile(parser)
     # Data options that are not given are taken from the checkpoint, so that a random split is the one of training.
     parser.set_defaults(**dict.fromkeys(DATA_OPTIONS))
@@ -135,6 +137,7 @@ def main(args: list[str] | None = None) -> int:
 
     Under torchrun each rank scores its part of the split; rank 0 alone measures and writes.
     """
+    keep_freed_memory()
     parser = test_parser()
     options = parse_options(parser, args)
     say = partial(print, file=sys.stderr if options.json == "-" else sys.stdout)
@@ -151,7 +154,11 @@ def main(args: list[str] | None = None) -> int:
         loaded, labels, folder = set_up(parser, options, device, say)
         columns = [name for name in (options.group_by, options.resample_by) if name]
         score = partial(
-            score_photographs, device=device, batch_size=options.batch_size, num_workers=options.num_workers
+            score_photographs,
+            device=device,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            precision=options.precision,
         )
         if options.predictions:
             scored = read_split(options.predictions, labels, options.split, columns)
@@ -184,6 +191,7 @@ def set_up(
         loaded = load_model(options.checkpoint, options.calibration) if options.checkpoint else None
         if loaded:
             check_fragment_draws(options.fragment_draws, loaded.view_spec)
+            check_precision(options.precision, loaded.architecture["backbone"], device)
             loaded = loaded.with_max_pixels(options.max_pixels)
             loaded.model.to(device)
     if loaded and options.compile:
@@ -262,6 +270,7 @@ def measure_split(
         "split_rule": labels.split_rule if labels else None,
         "fingerprint": data_fingerprint(scored.table),
         "fragment_draws": options.fragment_draws,
+        "precision": options.precision if loaded else None,
         "failures": scored.failures,
         "images_per_s": scored.tally.images_per_s if scored.tally else None,
         "data_wait": scored.tally.data_wait if scored.tally else None,

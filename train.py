@@ -35,8 +35,10 @@ from utils.distributed import (
 )
 from utils.errors import RunError
 from utils.inference import NOT_FINITE, score_photographs
+from utils.memory import keep_freed_memory
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import model_options, view_spec
+from utils.precision import check_precision
 from utils.progress import progress_bar, say
 from utils.training.data import TrainingData, handle_bad_images, load_training_data, unusable_images
 from utils.training.initialise import initial_weights
@@ -62,6 +64,7 @@ LOGGED_IMAGES = 8  # photographs of the first batch that TensorBoard shows
 @entry_point
 def main(args: list[str] | None = None) -> int:
     """Run train.py with these arguments; return the exit code."""
+    keep_freed_memory()
     parser = train_parser()
     options = parse_options(parser, args)
     check_options(parser, options)
@@ -72,8 +75,10 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         spec = view_spec(options)
+        check_precision(options.precision, options.backbone, device)
         torch.manual_seed(options.random_seed)  # initial weights of the head and, from scratch, of the trunks
         model = build_model(**model_options(vars(options)), view_sizes=spec.view_sizes)
+        model.freeze(options.freeze_stages, options.freeze_bn)
     with process_group(device), run_lock(Path(options.snapshot) / options.run), interruptions() as interruption:
         return train(model, spec, device, options, interruption)
 
@@ -267,7 +272,13 @@ def validate(state: TrainingState, run: Run) -> tuple[dict, int]:
     data, options = run.data, run.options
     broadcast_model(state.evaluated)  # ranks differ in what batch normalisation has seen
     result = score_photographs(
-        state.evaluated, data.validation, run.device, 2 * options.batch_size, options.num_workers, progress="validation"
+        state.evaluated,
+        data.validation,
+        run.device,
+        2 * options.batch_size,
+        options.num_workers,
+        progress="validation",
+        precision=options.precision,
     )
     if any(NOT_FINITE in message for _, message in result.failures):
         raise RunError("validation scores are not finite: training has diverged; try a smaller --lr")

@@ -5,6 +5,8 @@ that map over its tokens: (B, num_features).
 """
 
 import difflib
+import re
+from collections.abc import Container, Mapping, Sequence
 
 import timm
 import torch
@@ -12,6 +14,8 @@ from torch import nn
 from torchvision.models import Swin_B_Weights, Swin_S_Weights, Swin_T_Weights
 from torchvision.models.swin_transformer import SwinTransformer
 
+from models.scoring_copy import ScoringCopy, foldable_norms
+from models.stages import batch_norms, first_stages
 from models.window_attention import WindowBlock, WindowPlan
 
 StagePlans = list[tuple[WindowPlan, torch.Tensor]]  # for each block of a stage, what its attention needs beside x
@@ -28,6 +32,14 @@ IMAGENET_WEIGHTS = {
     "swin_b": Swin_B_Weights.IMAGENET1K_V1,
 }
 
+# Trunks that half precision has been measured for (docs/performance.md), and their layers that compute in float32 also
+# under autocast: in light convolutional trunks the first layers, which have few channels, make most of the error.
+HALF_PRECISION = {
+    **dict.fromkeys(SWIN_CONFIGS, ""),
+    "timm:mobilenetv4_conv_small": r"net\.(conv_stem|blocks\.0)\b",
+    "timm:tf_efficientnet_lite0": r"net\.(conv_stem|blocks\.\d\.0)\b",  # and the first block of each stage
+}
+
 # On a CPU a batch is split so that the widest activation has about this many numbers: 22 MB, which its caches hold.
 # With a smaller limit the weights of the last stages, 4 MB or more per block, would be read too often.
 MAX_CPU_ACTIVATIONS = 5_600_000
@@ -38,25 +50,86 @@ class WeightsError(RuntimeError):
 
 
 class Trunk(nn.Module):
-    """Base class of all trunks: a feature map, its mean, and compilation."""
+    """Base class of all trunks: a feature map, its mean, and compilation.
+
+    Without gradients, in evaluation mode, a copy with folded normalisations computes the feature map; under autocast,
+    one that keeps its weights in half precision.
+    """
 
     num_features: int
     image_size: int | None = None  # the only input size it accepts, in pixels; None if it accepts any
     compiled = False
+    fixed: Sequence[nn.Module] = ()  # submodules that stay in evaluation mode in training
+    foldable: Mapping[str, str] = {}  # `models.scoring_copy.foldable_norms`
+    precise: Container[str] = ()  # layers that compute in float32 also under autocast
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features of every token: (B, 3, S, S) floats -> (B, h, w, num_features)."""
+        return self._scoring_copy(x.device)._feature_map(x)
+
+    def _feature_map(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the feature map over its tokens: (B, num_features)."""
-        return self.feature_map(x).mean(dim=(1, 2))
+        """Return the mean of the feature map over its tokens, in float32 or better: (B, num_features)."""
+        features = self.feature_map(x)
+        return features.mean(dim=(1, 2), dtype=torch.promote_types(features.dtype, torch.float32))
 
     def compile_features(self) -> None:
         """Compile the arithmetic of `feature_map` with torch.compile, on its first call."""
         # One graph per batch size: a dynamic one can take a quarter of an hour to compile.
         self._compute = torch.compile(self._compute, dynamic=False)
         self.compiled = True
+
+    def freeze(self, stages: int, batch_norm: bool = False) -> None:
+        """Exclude the first stages from training: no gradients, and fixed statistics of batch normalisation.
+
+        Args:
+            stages: how many; the stem belongs to the first.
+            batch_norm: fix the statistics of batch normalisation in all stages.
+
+        Raises:
+            ValueError: the trunk has fewer stages.
+        """
+        frozen = first_stages(self, stages)
+        for module in frozen:
+            module.requires_grad_(False)
+        self.fixed = [*frozen, *(batch_norms(self) if batch_norm else ())]
+        self.train(self.training)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for module in self.fixed:
+            module.eval()
+        return self
+
+    def _scoring_copy(self, device: torch.device) -> "Trunk":
+        """Return the copy that computes this pass, or the trunk itself."""
+        dtype = torch.float32
+        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        weight = next(self.parameters())
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.dtype != torch.float32:
+            return self
+        # DataParallel's replicas share the copies, but their weights live for one pass only. Inference tensors do not
+        # count their changes.
+        if (
+            (dtype == torch.float32 and not self.foldable)
+            or getattr(self, "_is_replica", False)
+            or weight.is_inference()
+        ):
+            return self
+        with torch.inference_mode(False):  # a copy first made while scoring must follow later training steps
+            if (device, dtype) not in self._copies:
+                copies = {id(self._copies): {}}  # the copy begins without copies
+                self._copies[device, dtype] = ScoringCopy(self, self.foldable, dtype, self.precise, copies)
+                if self.compiled:
+                    network = self._copies[device, dtype].network
+                    del network._compute  # the trunk's own
+                    network.compile_features()
+            scoring_copy = self._copies[device, dtype]
+            scoring_copy.update(self)
+        return scoring_copy.network
 
 
 class SwinTrunk(Trunk, SwinTransformer):
@@ -69,10 +142,12 @@ class SwinTrunk(Trunk, SwinTransformer):
     def __init__(self, name: str, stochastic_depth: float | None = None):
         super().__init__(**_swin_options(name, stochastic_depth), block=WindowBlock)
         self.head = nn.Identity()
+        self._copies: dict = {}
         self.name = name
         self.num_features = self.norm.normalized_shape[0]
 
-    def feature_map(self, x: torch.Tensor) -> torch.Tensor:
+    def _feature_map(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.contiguous()  # views are channels-last in memory, and rounding depends on the layout
         plans = self._plans(*x.shape[2:])
         if x.device.type != "cpu" or (self.compiled and torch.is_grad_enabled()):
             return self._compute(x, plans)
@@ -124,6 +199,7 @@ class TimmTrunk(Trunk):
 
     def __init__(self, name: str, image_size: int, stochastic_depth: float | None = None, pretrained: bool = False):
         super().__init__()
+        self._copies: dict = {}
         options = {"num_classes": 0, "global_pool": "", "pretrained": pretrained}
         if stochastic_depth is not None:
             options["drop_path_rate"] = stochastic_depth
@@ -134,10 +210,9 @@ class TimmTrunk(Trunk):
             self.net = timm.create_model(name, **options)
         self.num_features = self.net.num_features
         # Try the model once, to refuse an unsuitable one here instead of in the first batch.
-        training = self.net.training
-        with torch.no_grad():
-            shape = self.net.eval().forward_features(torch.zeros(1, 3, image_size, image_size)).shape
-        self.net.train(training)
+        shape, self.foldable = self._try(image_size)
+        kept = HALF_PRECISION.get(f"timm:{name.split('.')[0]}")
+        self.precise = {layer for layer, _ in self.named_modules() if kept and re.match(kept, layer)}
         if len(shape) != 4 or self.num_features not in (shape[1], shape[3]):
             raise ValueError(
                 f"backbone timm:{name}: features of shape {tuple(shape)} are not a 2-D map of {self.num_features} "
@@ -147,7 +222,24 @@ class TimmTrunk(Trunk):
         if shape[1] == shape[3]:
             self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
 
-    def feature_map(self, x: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def _try(self, image_size: int) -> tuple[torch.Size, dict[str, str]]:
+        """Return the shape of the features of one image, and `models.scoring_copy.foldable_norms`."""
+        training = self.net.training
+        self.net.eval()
+        image, features = torch.zeros(1, 3, image_size, image_size), []
+        foldable = foldable_norms(self, lambda: features.append(self.net.forward_features(image)))
+        self.net.train(training)
+        return features[0].shape, foldable
+
+    def _feature_map(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.channels_last:
+            # Convolutions are up to twice as fast on channels-last input, which views are already. They keep the layout
+            # from layer to layer. Weights stay contiguous, and so do checkpoints.
+            x = x.contiguous(memory_format=torch.channels_last)
+            # Convolutions guess the layout from the strides, and view[None] has an arbitrary one over the batch.
+            if x.shape[0] == 1 and x.stride(0) != x[0].numel():
+                x = x.clone(memory_format=torch.channels_last)
         features = self._compute(x)
         return features if self.channels_last else features.permute(0, 2, 3, 1)  # (B, h, w, C)
 

@@ -1,7 +1,7 @@
 """UIQA: three trunks read three views of a photograph, and a linear head regresses one quality score."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -68,20 +68,23 @@ class QualityModel(nn.Module):
         """Normalise uint8 images, (B, 3, S, S), by `mean` and `std`; floats are returned unchanged."""
         if view.dtype != torch.uint8:
             return view
-        # Views are channels-last in memory. Trunks get contiguous input, so that rounding is the same for every layout.
-        return (view.to(self.mean.dtype, memory_format=torch.contiguous_format) / 255 - self.mean) / self.std
+        # Views are channels-last. Broadcasting over rows of W * 3 numbers is five times as fast as over 3 numbers.
+        rows = view.permute(0, 2, 3, 1).to(self.mean.dtype).flatten(2)  # (B, H, 3W)
+        mean, std = (values.flatten().repeat(view.shape[3]) for values in (self.mean, self.std))
+        rows = rows.div_(255).sub_(mean).div_(std)
+        return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         """Map concatenated features to scores, (B, 3C) -> (B, 1), in the head's own precision, also under autocast."""
-        device = features.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with _no_autocast(features.device):
             return self.quality(features.to(self.quality[0].weight.dtype))
 
     def effective_weights(self) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the head as one linear map: a weight vector (C,) for each view, and the bias, a scalar."""
         first, second = self.quality
-        weight = (second.weight @ first.weight).squeeze(0)  # (3C,)
-        bias = (second.weight @ first.bias + second.bias).squeeze(0)
+        with _no_autocast(first.weight.device):
+            weight = (second.weight @ first.weight).squeeze(0)  # (3C,)
+            bias = (second.weight @ first.bias + second.bias).squeeze(0)
         trunks = self.trunks()
         weights = weight.split([trunk.num_features for trunk in trunks.values()])
         return dict(zip(trunks, weights, strict=True)), bias
@@ -116,11 +119,18 @@ class QualityModel(nn.Module):
     def _contribution_map(self, trunk: nn.Module, view: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """Return w . token for each token: (..., 3, S, S) -> (..., h, w)."""
         if view.dim() == 4:
-            return trunk.feature_map(self.normalise(view)) @ weights
+            tokens = trunk.feature_map(self.normalise(view))
+            with _no_autocast(tokens.device):
+                return tokens.to(weights.dtype) @ weights
         chunks = view.split(IMAGES_PER_PASS, dim=1)
         maps = [self._contribution_map(trunk, chunk.flatten(0, 1), weights) for chunk in chunks]
         maps = [map_.unflatten(0, chunk.shape[:2]) for map_, chunk in zip(maps, chunks, strict=True)]
         return torch.cat(maps, dim=1)
+
+    def freeze(self, stages: int, batch_norm: bool = False) -> None:
+        """Freeze the first stages of every trunk; arguments and errors as in `models.backbones.Trunk.freeze`."""
+        for trunk in set(self.trunks().values()):
+            trunk.freeze(stages, batch_norm)
 
     def compile_trunks(self) -> None:
         """Compile the trunks with torch.compile, on their first call; the state dict does not change."""
@@ -132,6 +142,11 @@ class QualityModel(nn.Module):
         """Fold `score * mos_sd + mos_mean` into the last layer: from standardised opinions to the data set's scale."""
         self.quality[1].weight.mul_(mos_sd)
         self.quality[1].bias.mul_(mos_sd).add_(mos_mean)
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager:
+    """Return a context without autocast."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
 
 
 class UIQA(QualityModel):

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from data.datasets import collate_photographs
 from models.uiqa import QualityModel
 from utils.distributed import HostCopy, all_gather_objects, rank, unwrap, world_size
+from utils.precision import autocast
 from utils.progress import Tally, progress_bar
 from utils.workers import collate_in_shared_memory
 
@@ -96,15 +97,16 @@ def score_photographs(
     progress: str | None = None,
     maps: bool = False,
     distributed: bool = True,
+    precision: str = "fp32",
 ) -> Scores:
     """Score photographs; unusable ones are recorded, the others scored.
 
     A score depends only on the pixels, the model and the view specification, not on file name, order, batch size (to
     1e-5), worker count or rank.
 
-    Its eight parameters are those of `score_batches` and `collect_scores`; see there.
+    Its nine parameters are those of `score_batches` and `collect_scores`; see there.
     """
-    batches = score_batches(model, photographs, device, batch_size, num_workers, maps, distributed)
+    batches = score_batches(model, photographs, device, batch_size, num_workers, maps, distributed, precision)
     return collect_scores(batches, photographs, unwrap(model).view_names, progress, distributed)
 
 
@@ -116,6 +118,7 @@ def score_batches(
     num_workers: int = 0,
     maps: bool = False,
     distributed: bool = True,
+    precision: str = "fp32",
 ) -> Iterator[ScoredBatch]:
     """Score photographs batch by batch, in order.
 
@@ -128,11 +131,12 @@ def score_batches(
             batches.
         maps: also output the points of every place.
         distributed: under torchrun score only this rank's photographs.
+        precision: of the trunks, a key of `utils.precision.DTYPES`.
     """
     batch_size = 1 if photographs.is_ragged else batch_size
     own = _own_indices(photographs, distributed)
     model.eval()
-    network = _Contributions(unwrap(model), maps)
+    network = _Contributions(unwrap(model), maps, precision)
     if isinstance(model, nn.DataParallel):
         network = nn.DataParallel(network, model.device_ids)
     batches = load_batches(Subset(photographs, own), batch_size, num_workers, device)
@@ -234,13 +238,15 @@ def _read_batch(batch: dict, outputs: dict[str, HostCopy], waited: float, paths:
 class _Contributions(nn.Module):
     """Computes the outputs of a `ScoredBatch`; a module, so that DataParallel can replicate it."""
 
-    def __init__(self, model: QualityModel, maps: bool):
+    def __init__(self, model: QualityModel, maps: bool, precision: str):
         super().__init__()
         self.model = model
         self.maps = maps
+        self.precision = precision
 
     def forward(self, **views: torch.Tensor) -> dict[str, torch.Tensor]:
-        contributions = self.model.contributions(**views)
+        with autocast(self.precision, next(iter(views.values())).device):  # here, because threads do not inherit it
+            contributions = self.model.contributions(**views)
         score = contributions["score"]
         score_of_draw = contributions.get("score_of_draw", score[:, None])  # (B, K)
         has_spread = score_of_draw.shape[1] > 1

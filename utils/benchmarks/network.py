@@ -8,12 +8,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from data.datasets import PhotographDataset, collate_photographs
-from data.decode import decode_rgb
-from data.views import make_views
 from losses import quality_loss
 from models import build_model
 from models.uiqa import QualityModel
-from utils.benchmarks.latency import configured_model
 from utils.benchmarks.plain import PlainUIQA, normalise, plain_views
 from utils.benchmarks.timing import Measurement, Settings, matrix_product, time_in_turn
 from utils.benchmarks.views import SPEC, batch_of, write_photographs
@@ -21,7 +18,6 @@ from utils.costs.counting import count
 from utils.inference import score_photographs
 
 EVALUATED_PHOTOGRAPHS, BATCH_SIZE = 16, 8
-LITE_CONFIG = Path(__file__).parents[2] / "configs/uhd_iqa_lite.yaml"
 
 Batch = dict[str, torch.Tensor]
 
@@ -115,37 +111,6 @@ def evaluate(jpeg: bytes, settings: Settings) -> Measurement:
         "limit_ms": limit,
         "ratio_to_limit": medians["ours"] / limit,
         "speedup": medians["plain"] / medians["ours"],
-    }
-    return measurement
-
-
-def lite(jpeg: bytes, settings: Settings) -> Measurement:
-    """A photograph from its file to its score, with the published model, the paper's model here and the light one."""
-    plain, paper, _ = three_models(settings)
-    build, _ = configured_model(str(LITE_CONFIG))
-    light = build().to(settings.device).eval()
-    measurement = Measurement()
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        path = write_photographs(jpeg, 1, Path(folder))[0]
-
-        def score(model: QualityModel) -> float:
-            views = make_views(decode_rgb(path), SPEC, SPEC.evaluation_generator())
-            return model(**{name: view[None].to(settings.device) for name, view in views.items()}).item()
-
-        functions = {
-            "plain": lambda: score_file_plainly(plain, path, settings.device),
-            "paper": lambda: score(paper),
-            "lite": lambda: score(light),
-            "bare_decode": lambda: decode_rgb(path),
-        }
-        medians = measurement.add(time_in_turn(functions, settings.rounds, settings.device))
-    batch = batch_of(jpeg, 1, settings.device)
-    measurement.figures |= {
-        "lite_backbone": build.keywords["backbone"],
-        "executed_gmacs": {"paper": executed_gmacs(paper, batch), "lite": executed_gmacs(light, batch)},
-        "speedup": medians["paper"] / medians["lite"],
-        "speedup_over_plain": medians["plain"] / medians["lite"],
-        "decode_share": {name: medians["bare_decode"] / medians[name] for name in ("paper", "lite")},
     }
     return measurement
 

@@ -25,7 +25,8 @@ class Settings:
         num_workers: that decode in the suite `evaluate`.
         backbone: a key of `models.backbones.SWIN_CONFIGS`.
         config: whose model the suite `latency` times instead.
-        checkpoint: whose map the suite `map` tests.
+        checkpoint: whose map the suite `map` tests, and whose scores the suite `precision` compares.
+        photographs: files that the suite `precision` compares scores on; none for rendered ones.
     """
 
     rounds: int
@@ -35,6 +36,7 @@ class Settings:
     backbone: str = "swin_t"
     config: str | None = None
     checkpoint: str | None = None
+    photographs: Sequence[str] = ()
 
 
 @dataclass

@@ -17,6 +17,7 @@ def scoring_settings(options: argparse.Namespace, loaded: LoadedModel) -> dict:
         network: f"with the SHA-256 {file_sha256(getattr(options, network))}",
         "calibration": loaded.calibration.to_dict() if loaded.calibration else None,
         "fragment_draws": options.fragment_draws,
+        "precision": options.precision,
         "max_pixels": loaded.view_spec.max_pixels,
     }
 

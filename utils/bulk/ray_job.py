@@ -13,6 +13,7 @@ from contextlib import closing
 
 import numpy as np
 import pandas as pd
+import torch
 
 from data.files import utf8
 from utils.bulk.images import FoundImages
@@ -26,6 +27,7 @@ from utils.distributed import launched_processes
 from utils.errors import EXIT_FAILED_IMAGES, RunError
 from utils.loaded_model import LoadedModel
 from utils.options import check_fragment_draws
+from utils.precision import check_precision
 from utils.progress import Failures, Tally, progress_bar
 
 # Without GPUs each core has an actor and the tasks that decode for it, which are a fortieth of the work.
@@ -90,6 +92,9 @@ def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace,
     with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration).with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
+        check_precision(
+            options.precision, loaded.architecture["backbone"], torch.device(options.device.replace("auto", "cpu"))
+        )
         if "patches" in loaded.view_spec.views:
             raise ValueError("--ray distributes the views of UIQA and SwinT; this model reads patches")
     tally, failures = Tally(), Failures()
@@ -97,9 +102,9 @@ def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace,
         remaining = folder.remaining(images)
         if remaining:
             with cluster(ray, options.ray_address, options.ray_actors):
-                batching = options.ray_actors, options.batch_size, options.compile
+                computing = options.device, options.ray_actors, options.batch_size, options.compile, options.precision
                 files = [paths[image] for image in remaining]
-                results = _score(files, loaded, options.fragment_draws, options.device, *batching)
+                results = _score(files, loaded, options.fragment_draws, *computing)
                 _write_results(results, remaining, folder, tally, failures)
         unusable = folder.remaining(list(problems))
         folder.add("failures", pd.DataFrame({"image": unusable, "error": [problems[name] for name in unusable]}))
@@ -153,6 +158,7 @@ def _score(
     actors: int | None,
     batch_size: int,
     compile: bool,
+    precision: str,
 ) -> Iterator[pd.DataFrame]:
     """Yield rows as they finish, in any order: index, error ("" if there is none), and the columns of a score."""
     ray = import_ray()
@@ -184,7 +190,7 @@ def _score(
         zero_copy_batch=False,  # torch needs writable memory
         compute=ray.data.ActorPoolStrategy(size=actors),
         # In a list, or Ray would send the weights with every call that creates an actor.
-        fn_constructor_args=([ray.put(loaded)], "cuda" if gpus else "cpu", draws, compile),
+        fn_constructor_args=([ray.put(loaded)], "cuda" if gpus else "cpu", draws, compile, precision),
         num_cpus=1 if gpus else CPUS_PER_ACTOR,
         **({"num_gpus": 1} if gpus else {}),
     )

@@ -71,14 +71,16 @@ class Scorer:
         device: "cpu", or "cuda" for the GPU that Ray assigned to this actor.
         draws: fragment draws of each photograph.
         compile: compile the trunks with torch.compile.
+        precision: of the trunks.
     """
 
-    def __init__(self, loaded: list, device: str, draws: int, compile: bool):
+    def __init__(self, loaded: list, device: str, draws: int, compile: bool, precision: str):
         import ray
 
         self.loaded: LoadedModel = ray.get(loaded[0])
         self.device = select_device(device)
         self.draws = draws
+        self.precision = precision
         self.model = self.loaded.model.to(self.device)
         if compile:
             self.model.compile_trunks()
@@ -86,7 +88,9 @@ class Scorer:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return `index`, `error` and the columns of `utils.predictions.predictions_table`, (n,) each."""
         photographs = CutPhotographs(batch, self.model.view_names, self.draws)
-        scores = score_photographs(self.model, photographs, self.device, len(photographs), distributed=False)
+        scores = score_photographs(
+            self.model, photographs, self.device, len(photographs), distributed=False, precision=self.precision
+        )
         rows = predictions_table(scores, self.loaded.calibration)
         errors = np.full(len(photographs), "", object)
         for row, message in scores.failures:

@@ -5,15 +5,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torchvision.models.swin_transformer import SwinTransformer
 
 from models.backbones import SwinTrunk, published_swin
+from models.stages import trunk_stages
 from models.uiqa import QualityModel
 from utils.costs.counting import OPERATOR_COUNTERS, Counts, count, count_operators, parameters, to_meta
 
 AGREEMENT = 0.01  # a larger relative difference of the two operator counters is explained, operator by operator
 BYTES = 4  # of a float32 number
-STAGE_LISTS = ("stages", "layers", "blocks")  # what timm's models call the list of their stages
 REST = "rest"
 
 
@@ -52,31 +51,6 @@ def complexity(model: QualityModel, views: dict[str, torch.Tensor], counters: Se
         branches[name]["gmacs"] |= count(trunk, (views[name].flatten(0, -4),), others)
     report["gmacs"] |= count(model, inputs, others)
     return {**report, "branches": branches}
-
-
-def trunk_stages(trunk: nn.Module) -> dict[str, list[nn.Module]]:
-    """Return the submodules of each stage of a trunk, by name; no submodule belongs to two stages.
-
-    torchvision's Swin has the patch embedding and four stages, each with the patch merging before its blocks (Liu et
-    al., "Swin Transformer", ICCV 2021, Fig. 3). Other trunks have their top-level children; timm's lists of stages
-    are split.
-    """
-    if isinstance(trunk, SwinTransformer):
-        embedding, first, *later = trunk.features
-        stages = {"patch_embedding": [embedding], "stage_1": [first]}
-        for index in range(0, len(later), 2):
-            stages[f"stage_{index // 2 + 2}"] = list(later[index : index + 2])
-        return stages | {"norm": [trunk.norm]}
-    children = dict(trunk.named_children())
-    if len(children) == 1:  # a wrapper around the network itself
-        return trunk_stages(next(iter(children.values())))
-    stages = {}
-    for name, child in children.items():
-        if name in STAGE_LISTS and isinstance(child, nn.Sequential | nn.ModuleList):
-            stages |= {f"{name}.{key}": [part] for key, part in child.named_children()}
-        else:
-            stages[name] = [child]
-    return stages
 
 
 def as_published(model: QualityModel, backbone: str) -> QualityModel:

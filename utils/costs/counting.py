@@ -73,7 +73,7 @@ def count(module: nn.Module, inputs: tuple[torch.Tensor, ...], counters: Sequenc
     return {name: macs[name] / 1e9 for name in counters}
 
 
-@torch.no_grad()
+@torch.enable_grad()  # as in training: without gradients normalisations may be folded away
 def count_operators(
     module: nn.Module, inputs: tuple[torch.Tensor, ...], stages: Mapping[str, Sequence[nn.Module]] | None = None
 ) -> tuple[Counts, dict[str, Counts]]:

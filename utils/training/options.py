@@ -16,6 +16,7 @@ from utils.options import (
     add_validation_patches,
     add_view_options,
 )
+from utils.precision import add_precision
 
 COMMON = (
     *("--config", "--database_dir", "--database", "--backbone", "--pretrained_path", "--num_epochs", "--batch_size"),
@@ -55,11 +56,51 @@ def _add_optimisation(parser) -> None:
     group.add_argument(
         "--batch_size", type=integer(1), default=12, metavar="N", help="pairs per step: 12 pairs are 24 images"
     )
-    group.add_argument("--lr", type=number(0, above=True), metavar="X", default=1e-5, help="learning rate of Adam")
-    group.add_argument("--weight_decay", type=number(0), metavar="X", default=1e-7, help="weight decay of Adam")
+    group.add_argument(
+        "--optimizer",
+        choices=("adam", "adamw"),
+        default="adam",
+        help="adam: the weight decay is added to the gradient (the paper); adamw: it shrinks the weights directly",
+    )
+    group.add_argument("--lr", type=number(0, above=True), metavar="X", default=1e-5, help="learning rate")
+    group.add_argument("--weight_decay", type=number(0), metavar="X", default=1e-7, help="weight decay")
+    group.add_argument(
+        "--trunk_lr_ratio",
+        type=number(0, above=True),
+        metavar="X",
+        default=1.0,
+        help="learning rate of the trunks relative to that of the head, e.g. 0.1 to change pre-trained trunks slowly",
+    )
+    group.add_argument(
+        "--schedule",
+        choices=("step", "cosine"),
+        default="step",
+        help="learning rate over the epochs: decay in steps (--decay_interval, --decay_ratio), or half a cosine down "
+        "to zero after the last epoch",
+    )
     group.add_argument("--decay_interval", type=integer(1), default=10, metavar="N", help="epochs between lr decays")
     group.add_argument(
         "--decay_ratio", type=number(0, above=True), metavar="X", default=0.9, help="factor of each learning-rate decay"
+    )
+    group.add_argument(
+        "--warmup_epochs",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="epochs of a linear warm-up: the learning rate of epoch k is k / (N + 1) of the full one",
+    )
+    group.add_argument(
+        "--freeze_stages",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="do not train the first N stages of every trunk (the stem belongs to the first): no gradients, and fixed "
+        "statistics of batch normalisation; steps become faster and need less memory",
+    )
+    add_flag(
+        group,
+        "--freeze_bn",
+        "fix the statistics of batch normalisation in all stages at those of the first weights, for small batches",
     )
     group.add_argument(
         "--init",
@@ -179,8 +220,9 @@ def _add_multi_gpu_and_precision(group) -> None:
         "--amp",
         choices=("off", "bf16", "fp16"),
         default="off",
-        help="autocast the trunks to half precision (fp16 with a scaled loss); head, loss and validation stay float32",
+        help="train with the trunks autocast to half precision (fp16 with a scaled loss); head and loss stay float32",
     )
+    add_precision(group, "the trunks in validation")
     add_compile(group)
 
 

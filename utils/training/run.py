@@ -187,9 +187,10 @@ def check_same_training(path: Path, checkpoint: Checkpoint, options: dict, finge
     """
     # An option that did not exist yet had today's default.
     before = vars(train_parser().parse_args([])) | checkpoint.options
+    independent = RESULT_INDEPENDENT - ({"num_epochs"} if options["schedule"] == "cosine" else set())
     changes = [
         f"--{name} {options.get(name)} (was {before.get(name)})"
-        for name in sorted({*before, *options} - RESULT_INDEPENDENT)
+        for name in sorted({*before, *options} - independent)
         if before.get(name) != options.get(name)
     ]
     if checkpoint.fingerprint != fingerprint:

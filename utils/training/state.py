@@ -135,14 +135,46 @@ def begin(model: QualityModel, device: torch.device, options: argparse.Namespace
         averaged.n_averaged += 1  # the initial weights count, so the first update averages instead of copying
     if options.compile:
         model.compile_trunks()
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    optimizer = _optimizer(model, options)
     return TrainingState(
         network=network,
         optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio),
+        scheduler=_scheduler(optimizer, options),
         scaler=torch.amp.GradScaler(device.type, enabled=options.amp == "fp16"),
         averaged=averaged,
     )
+
+
+def _optimizer(model: QualityModel, options: argparse.Namespace) -> torch.optim.Optimizer:
+    """Return the optimizer of all weights that are trained; the head's group is the first."""
+    groups: list[dict] = [{"params": model.parameters()}]
+    if options.trunk_lr_ratio != 1:
+        trunks = {parameter for trunk in model.trunks().values() for parameter in trunk.parameters()}
+        in_order = [parameter for parameter in model.parameters() if parameter in trunks]
+        groups = [
+            {"params": model.quality.parameters()},
+            {"params": in_order, "lr": options.lr * options.trunk_lr_ratio},
+        ]
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.optimizer]
+    return optimizer([group for group in groups if group["params"]], lr=options.lr, weight_decay=options.weight_decay)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, options: argparse.Namespace) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the schedule of the learning rate, which takes a step after each epoch."""
+    warmup = options.warmup_epochs
+    if options.schedule == "step" and not warmup:
+        return torch.optim.lr_scheduler.StepLR(optimizer, options.decay_interval, options.decay_ratio)
+
+    def factor(epoch: int) -> float:
+        if epoch < warmup:
+            return (epoch + 1) / (warmup + 1)
+        if options.schedule == "step":
+            return options.decay_ratio ** ((epoch - warmup) // options.decay_interval)
+        return (1 + math.cos(math.pi * min(1, (epoch - warmup) / max(1, options.num_epochs - warmup)))) / 2
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def _update_average(decay: float, averaged: list[torch.Tensor], current: list[torch.Tensor], count: object) -> None:

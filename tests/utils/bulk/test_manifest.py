@@ -44,7 +44,7 @@ def test_settings_depend_on_the_weights_and_on_what_changes_a_score(tmp_path):
     for name in ("a.pth", "b.pth"):
         (tmp_path / name).write_text(name)
     loaded = LoadedModel(None, SPEC, Calibration((0.9, 0.2, 0.5, 0.1), "validation"), None, {}, {})
-    given = {"onnx": None, "checkpoint": tmp_path / "a.pth", "fragment_draws": 1}
+    given = {"onnx": None, "checkpoint": tmp_path / "a.pth", "fragment_draws": 1, "precision": "fp32"}
 
     def settings(model: LoadedModel = loaded, **changes) -> dict:
         return json.loads(json.dumps(scoring_settings(argparse.Namespace(**(given | changes)), model)))
@@ -54,6 +54,7 @@ def test_settings_depend_on_the_weights_and_on_what_changes_a_score(tmp_path):
         settings(checkpoint=tmp_path / "b.pth"),
         settings(checkpoint=None, onnx=tmp_path / "a.pth"),
         settings(fragment_draws=2),
+        settings(precision="bf16"),
         settings(loaded.with_max_pixels(5)),
         settings(replace(loaded, calibration=None)),
     ]

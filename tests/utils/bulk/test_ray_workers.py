@@ -51,7 +51,8 @@ def test_views_pass_through_ray_bit_for_bit(trained, paths, draws):
 def test_an_actor_scores_as_the_scoring_loop_does(trained, paths, draws, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference))
     loaded = load_model(trained.best)
-    rows = Scorer([loaded], "cpu", draws, compile=False)(cut_photographs(batch_of(paths), loaded.view_spec, draws))
+    actor = Scorer([loaded], "cpu", draws, compile=False, precision="fp32")
+    rows = actor(cut_photographs(batch_of(paths), loaded.view_spec, draws))
     photographs = PhotographDataset(paths, loaded.view_spec, draws=draws)
     direct = score_photographs(loaded.model, photographs, torch.device("cpu"))
     expected = predictions_table(direct, loaded.calibration)
@@ -74,7 +75,7 @@ def test_names_that_are_no_utf8_reach_the_file_and_come_back_as_text(tmp_path, p
 def test_a_batch_of_only_broken_files_has_the_same_columns_as_any_other(trained, paths, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda reference: reference))
     loaded = load_model(trained.best)
-    actor = Scorer([loaded], "cpu", 1, compile=False)
+    actor = Scorer([loaded], "cpu", 1, compile=False, precision="fp32")
     broken, whole = (actor(cut_photographs(batch_of(some), loaded.view_spec, 1)) for some in (paths[1:2], paths[:1]))
     assert {name: values.dtype for name, values in broken.items()} == {
         name: values.dtype for name, values in whole.items()

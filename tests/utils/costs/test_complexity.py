@@ -6,8 +6,9 @@ from torch import nn
 
 from models import build_model
 from models.backbones import build_trunk, published_swin
+from models.stages import trunk_stages
 from models.uiqa import QualityModel
-from utils.costs.complexity import REST, as_published, complexity, explained_by_biases, trunk_stages
+from utils.costs.complexity import REST, as_published, complexity, explained_by_biases
 from utils.costs.counting import OPERATOR_COUNTERS, count, parameters
 
 
@@ -56,10 +57,9 @@ def test_stages_add_up_to_the_branch(backbone, published):
     assert REST not in branch["stages"]
 
 
-def test_swin_has_its_papers_stages_and_each_counts_the_same_alone():
+def test_each_stage_of_swin_counts_the_same_alone():
     trunk = published_swin("swin_nano").eval()
     stages = trunk_stages(trunk)
-    assert list(stages) == ["patch_embedding", "stage_1", "stage_2", "stage_3", "stage_4", "norm"]
     model = as_published(build_model("SwinT", backbone="swin_nano", view_sizes={"aesthetic": 96}), "swin_nano").eval()
     view = torch.zeros(1, 3, 96, 96)
     counted = complexity(model, {"aesthetic": view}, OPERATOR_COUNTERS)["branches"]["aesthetic"]["stages"]

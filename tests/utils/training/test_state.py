@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from data.views import ViewSpec
-from models import build_model
+from models import UIQA, build_model
 from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.training import state as state_module
 from utils.training.options import train_parser
@@ -77,3 +77,37 @@ def test_ranks_wrap_the_model_in_distributed_data_parallel_also_if_multi_gpu_is_
     model = nn.Linear(1, 1)
     options = train_parser().parse_args(["--device=cpu", "--multi_gpu"])
     assert begin(model, torch.device("cpu"), options).network == ("DDP", model)
+
+
+def schedule(*words: str, epochs: int) -> list[float]:
+    model = build_model("SwinT", backbone="timm:test_resnet", view_sizes={"aesthetic": 64})
+    state = begin(model, torch.device("cpu"), train_parser().parse_args(["--device=cpu", "--lr=1", *words]))
+    rates = []
+    for _ in range(epochs):
+        rates.append(state.lr)
+        state.optimizer.step()
+        state.scheduler.step()
+    return rates
+
+
+def test_the_learning_rate_decays_in_steps_as_in_the_paper():
+    assert schedule(epochs=21) == pytest.approx([1] * 10 + [0.9] * 10 + [0.81])
+
+
+def test_the_learning_rate_warms_up_before_either_schedule():
+    words = ["--warmup_epochs=3", "--decay_interval=2", "--decay_ratio=0.5"]
+    assert schedule(*words, epochs=8) == pytest.approx([0.25, 0.5, 0.75, 1, 1, 0.5, 0.5, 0.25])
+    cosine = schedule("--schedule=cosine", "--num_epochs=7", "--warmup_epochs=3", epochs=8)
+    assert cosine == pytest.approx([0.25, 0.5, 0.75, 1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0])
+
+
+def test_trunks_learn_at_their_own_rate_and_frozen_weights_are_not_optimised():
+    model = build_model("UIQA", backbone="timm:test_resnet", view_sizes=dict.fromkeys(UIQA.view_names, 64))
+    model.freeze(2)
+    options = train_parser().parse_args(["--device=cpu", "--lr=0.5", "--trunk_lr_ratio=0.1", "--optimizer=adamw"])
+    optimizer = begin(model, torch.device("cpu"), options).optimizer
+    assert isinstance(optimizer, torch.optim.AdamW)
+    head, trunks = optimizer.param_groups
+    assert (head["lr"], trunks["lr"]) == (0.5, 0.05)
+    assert set(head["params"]) == set(model.quality.parameters())
+    assert {*head["params"], *trunks["params"]} == {p for p in model.parameters() if p.requires_grad}

@@ -1,0 +1,52 @@
+"""Half precision for scoring: where it is offered, and what it costs."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from models.backbones import HALF_PRECISION
+from utils.distributed import rank
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU_FEATURES = {"bf16": ("avx512_bf16", "amx_bf16"), "fp16": ("avx512_fp16", "amx_fp16")}  # of x86 processors
+
+
+def add_precision(parser, of: str = "the trunks") -> None:
+    """Add the precision of scoring."""
+    parser.add_argument(
+        "--precision",
+        choices=list(DTYPES),
+        default="fp32",
+        help=f"precision of {of}: bf16 and fp16 are faster where the hardware computes in them, and move scores by "
+        "less than 1 %% of the opinions' s.d. on average (docs/performance.md); pooling, head and map stay float32",
+    )
+
+
+def check_precision(precision: str, backbone: str, device: torch.device) -> None:
+    """Check that a trunk may compute in a precision; warn if the device is likely to be slow in it.
+
+    Raises:
+        ValueError: half precision has not been measured for this trunk.
+    """
+    if precision == "fp32":
+        return
+    if backbone.split(".")[0] not in HALF_PRECISION:
+        raise ValueError(
+            f"--precision {precision}: what half precision costs {backbone} has not been measured, only for "
+            f"{', '.join(HALF_PRECISION)}; use --precision fp32"
+        )
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    features = CPU_FEATURES[precision]
+    lacks = capabilities.get("architecture") == "x86_64" and not any(capabilities.get(name) for name in features)
+    if lacks and rank() == 0:
+        print(
+            f"warning: this processor has no {precision} arithmetic ({' or '.join(features)}): --precision "
+            f"{precision} is likely to be slower than fp32 here",
+            file=sys.stderr,
+        )
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Return a context in which trunks compute in a precision."""
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, DTYPES[precision])
