@@ -36,7 +36,7 @@ from utils.inference import score_batches
 from utils.loaded_model import LoadedModel
 from utils.memory import keep_freed_memory
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
-from utils.precision import add_precision, check_precision
+from utils.precision import add_precision, check_precision, warn_if_slow
 from utils.predictions import batch_predictions
 from utils.progress import PRINTED_FAILURES, Failures, Tally, print_failures, progress_bar
 from utils.reporting.pictures import Pictures, draw_pictures, plan_pictures
@@ -136,7 +136,8 @@ def load(parser: argparse.ArgumentParser, options: argparse.Namespace, device: t
             loaded = load_onnx(options.onnx, options.device, options.calibration)
         else:
             loaded = load_model(options.checkpoint, options.calibration)
-            check_precision(options.precision, loaded.architecture["backbone"], device)
+            check_precision(options.precision, loaded.architecture["backbone"])
+            warn_if_slow(options.precision, device)
         loaded = loaded.with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
         if (options.views or options.map) and "patches" in loaded.view_spec.views:

@@ -45,7 +45,7 @@ from utils.options import (
     load_labels,
     take_data_options,
 )
-from utils.precision import add_precision, check_precision
+from utils.precision import add_precision, check_precision, warn_if_slow
 from utils.progress import Tally, print_failures
 from utils.reporting.comparison import compare, comparison_text
 from utils.reporting.measures import evaluation_report, few_groups_note, group_names, resampling_groups, summary
@@ -191,7 +191,8 @@ def set_up(
         loaded = load_model(options.checkpoint, options.calibration) if options.checkpoint else None
         if loaded:
             check_fragment_draws(options.fragment_draws, loaded.view_spec)
-            check_precision(options.precision, loaded.architecture["backbone"], device)
+            check_precision(options.precision, loaded.architecture["backbone"])
+            warn_if_slow(options.precision, device)
             loaded = loaded.with_max_pixels(options.max_pixels)
             loaded.model.to(device)
     if loaded and options.compile:

@@ -38,7 +38,7 @@ from utils.inference import NOT_FINITE, score_photographs
 from utils.memory import keep_freed_memory
 from utils.metrics import mapped_metrics, selection_criterion
 from utils.options import model_options, view_spec
-from utils.precision import check_precision
+from utils.precision import check_precision, warn_if_slow
 from utils.progress import progress_bar, say
 from utils.training.data import TrainingData, handle_bad_images, load_training_data, unusable_images
 from utils.training.initialise import initial_weights
@@ -75,7 +75,8 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         spec = view_spec(options)
-        check_precision(options.precision, options.backbone, device)
+        check_precision(options.precision, options.backbone)
+        warn_if_slow(options.precision, device)
         torch.manual_seed(options.random_seed)  # initial weights of the head and, from scratch, of the trunks
         model = build_model(**model_options(vars(options)), view_sizes=spec.view_sizes)
         model.freeze(options.freeze_stages, options.freeze_bn)

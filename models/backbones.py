@@ -11,10 +11,9 @@ from collections.abc import Container, Mapping, Sequence
 import timm
 import torch
 from torch import nn
-from torchvision.models import Swin_B_Weights, Swin_S_Weights, Swin_T_Weights
 from torchvision.models.swin_transformer import SwinTransformer
 
-from models.scoring_copy import ScoringCopy, foldable_norms
+from models.scoring_copy import ScoringCopies, foldable_norms
 from models.stages import batch_norms, first_stages
 from models.window_attention import WindowBlock, WindowPlan
 
@@ -26,16 +25,12 @@ SWIN_CONFIGS = {
     "swin_b": (128, [2, 2, 18, 2], [4, 8, 16, 32], 0.5),
     "swin_nano": (32, [1, 1, 2, 1], [1, 2, 4, 8], 0.0),
 }
-IMAGENET_WEIGHTS = {
-    "swin_t": Swin_T_Weights.IMAGENET1K_V1,
-    "swin_s": Swin_S_Weights.IMAGENET1K_V1,
-    "swin_b": Swin_B_Weights.IMAGENET1K_V1,
-}
-
-# Trunks that half precision has been measured for (docs/performance.md), and their layers that compute in float32 also
-# under autocast: in light convolutional trunks the first layers, which have few channels, make most of the error.
-HALF_PRECISION = {
-    **dict.fromkeys(SWIN_CONFIGS, ""),
+# Trunks that half precision has been measured for (docs/performance.md), with a pattern of their layers that compute in
+# float32 also under autocast: in light convolutional trunks the first layers, which have few channels, make most of the
+# error.
+HALF_PRECISION: dict[str, str | None] = {
+    "swin_t": None,
+    "swin_nano": None,
     "timm:mobilenetv4_conv_small": r"net\.(conv_stem|blocks\.0)\b",
     "timm:tf_efficientnet_lite0": r"net\.(conv_stem|blocks\.\d\.0)\b",  # and the first block of each stage
 }
@@ -43,10 +38,6 @@ HALF_PRECISION = {
 # On a CPU a batch is split so that the widest activation has about this many numbers: 22 MB, which its caches hold.
 # With a smaller limit the weights of the last stages, 4 MB or more per block, would be read too often.
 MAX_CPU_ACTIVATIONS = 5_600_000
-
-
-class WeightsError(RuntimeError):
-    """Pre-trained weights cannot be loaded; the message names the remedy."""
 
 
 class Trunk(nn.Module):
@@ -63,9 +54,13 @@ class Trunk(nn.Module):
     foldable: Mapping[str, str] = {}  # `models.scoring_copy.foldable_norms`
     precise: Container[str] = ()  # layers that compute in float32 also under autocast
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._scoring_copies = ScoringCopies()
+
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """Return the features of every token: (B, 3, S, S) floats -> (B, h, w, num_features)."""
-        return self._scoring_copy(x.device)._feature_map(x)
+        return self._scoring_copies.network_for(self, x.device)._feature_map(x)
 
     def _feature_map(self, x: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -78,7 +73,7 @@ class Trunk(nn.Module):
     def compile_features(self) -> None:
         """Compile the arithmetic of `feature_map` with torch.compile, on its first call."""
         # One graph per batch size: a dynamic one can take a quarter of an hour to compile.
-        self._compute = torch.compile(self._compute, dynamic=False)
+        self._compute = torch.compile(type(self)._compute.__get__(self), dynamic=False)
         self.compiled = True
 
     def freeze(self, stages: int, batch_norm: bool = False) -> None:
@@ -103,34 +98,6 @@ class Trunk(nn.Module):
             module.eval()
         return self
 
-    def _scoring_copy(self, device: torch.device) -> "Trunk":
-        """Return the copy that computes this pass, or the trunk itself."""
-        dtype = torch.float32
-        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
-        weight = next(self.parameters())
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or weight.dtype != torch.float32:
-            return self
-        # DataParallel's replicas share the copies, but their weights live for one pass only. Inference tensors do not
-        # count their changes.
-        if (
-            (dtype == torch.float32 and not self.foldable)
-            or getattr(self, "_is_replica", False)
-            or weight.is_inference()
-        ):
-            return self
-        with torch.inference_mode(False):  # a copy first made while scoring must follow later training steps
-            if (device, dtype) not in self._copies:
-                copies = {id(self._copies): {}}  # the copy begins without copies
-                self._copies[device, dtype] = ScoringCopy(self, self.foldable, dtype, self.precise, copies)
-                if self.compiled:
-                    network = self._copies[device, dtype].network
-                    del network._compute  # the trunk's own
-                    network.compile_features()
-            scoring_copy = self._copies[device, dtype]
-            scoring_copy.update(self)
-        return scoring_copy.network
-
 
 class SwinTrunk(Trunk, SwinTransformer):
     """torchvision's Swin Transformer without its classifier, with torchvision's state-dict keys and results.
@@ -142,7 +109,6 @@ class SwinTrunk(Trunk, SwinTransformer):
     def __init__(self, name: str, stochastic_depth: float | None = None):
         super().__init__(**_swin_options(name, stochastic_depth), block=WindowBlock)
         self.head = nn.Identity()
-        self._copies: dict = {}
         self.name = name
         self.num_features = self.norm.normalized_shape[0]
 
@@ -199,7 +165,6 @@ class TimmTrunk(Trunk):
 
     def __init__(self, name: str, image_size: int, stochastic_depth: float | None = None, pretrained: bool = False):
         super().__init__()
-        self._copies: dict = {}
         options = {"num_classes": 0, "global_pool": "", "pretrained": pretrained}
         if stochastic_depth is not None:
             options["drop_path_rate"] = stochastic_depth
@@ -210,9 +175,7 @@ class TimmTrunk(Trunk):
             self.net = timm.create_model(name, **options)
         self.num_features = self.net.num_features
         # Try the model once, to refuse an unsuitable one here instead of in the first batch.
-        shape, self.foldable = self._try(image_size)
-        kept = HALF_PRECISION.get(f"timm:{name.split('.')[0]}")
-        self.precise = {layer for layer, _ in self.named_modules() if kept and re.match(kept, layer)}
+        shape, self.foldable = self._trial_pass(image_size)
         if len(shape) != 4 or self.num_features not in (shape[1], shape[3]):
             raise ValueError(
                 f"backbone timm:{name}: features of shape {tuple(shape)} are not a 2-D map of {self.num_features} "
@@ -221,9 +184,12 @@ class TimmTrunk(Trunk):
         self.channels_last = shape[3] == self.num_features and shape[1] != self.num_features
         if shape[1] == shape[3]:
             self.channels_last = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+        in_float32 = HALF_PRECISION.get(f"timm:{name.split('.')[0]}")
+        if in_float32:
+            self.precise = {layer for layer, _ in self.named_modules() if re.match(in_float32, layer)}
 
     @torch.no_grad()
-    def _try(self, image_size: int) -> tuple[torch.Size, dict[str, str]]:
+    def _trial_pass(self, image_size: int) -> tuple[torch.Size, dict[str, str]]:
         """Return the shape of the features of one image, and `models.scoring_copy.foldable_norms`."""
         training = self.net.training
         self.net.eval()
@@ -286,35 +252,10 @@ def build_trunk(backbone: str, image_size: int, stochastic_depth: float | None =
     """
     if backbone in SWIN_CONFIGS:
         return SwinTrunk(backbone, stochastic_depth)
-    return TimmTrunk(_timm_name(backbone), image_size, stochastic_depth)
+    return TimmTrunk(timm_name(backbone), image_size, stochastic_depth)
 
 
-def imagenet_state_dict(backbone: str, image_size: int) -> dict[str, torch.Tensor]:
-    """Return a trunk's ImageNet weights under its own state-dict keys; downloaded unless cached.
-
-    Raises:
-        WeightsError: the download fails, or there are no such weights.
-        ValueError: unknown trunk.
-    """
-    if backbone in SWIN_CONFIGS and backbone not in IMAGENET_WEIGHTS:
-        raise WeightsError(f"there are no ImageNet weights for {backbone}; use --init scratch")
-    weights = IMAGENET_WEIGHTS.get(backbone)
-    source = weights.url if weights else f"timm's {_timm_name(backbone)}"
-    try:
-        if weights:
-            state = weights.get_state_dict(progress=False, check_hash=True)
-            return {key: value for key, value in state.items() if not key.startswith("head.")}
-        return TimmTrunk(_timm_name(backbone), image_size, pretrained=True).state_dict()
-    except ValueError:
-        raise
-    except Exception as error:  # urllib, huggingface_hub and timm each raise their own
-        raise WeightsError(
-            f"cannot load ImageNet weights for {backbone} from {source}: {error}. Download them elsewhere and pass the "
-            "file with --pretrained_path, or train from scratch with --init scratch"
-        ) from error
-
-
-def _timm_name(backbone: str) -> str:
+def timm_name(backbone: str) -> str:
     """Return the model name in `timm:<name>`, if timm has it."""
     prefix, _, name = backbone.partition(":")
     if prefix != "timm" or not name:

@@ -72,6 +72,43 @@ NORMS = (nn.BatchNorm2d, BatchNormAct2d)  # what `_after_norm` knows
 HALVED = (nn.Conv2d, nn.Linear)  # layers that autocast runs in half precision
 
 
+class ScoringCopies:
+    """The scoring copies of a trunk: one for each device and dtype, made when it is first needed."""
+
+    def __init__(self):
+        self._copies: dict[tuple[torch.device, torch.dtype], ScoringCopy] = {}
+
+    def __deepcopy__(self, memo: dict) -> "ScoringCopies":
+        return ScoringCopies()  # a copied trunk makes its own
+
+    def network_for(self, trunk: nn.Module, device: torch.device) -> nn.Module:
+        """Return the copy of a trunk that computes a pass under the present autocast, or the trunk itself.
+
+        Args:
+            trunk: a `models.backbones.Trunk`.
+            device: of the pass.
+        """
+        dtype = torch.float32
+        if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
+        weight = next(trunk.parameters())
+        as_it_is = trunk.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        nothing_to_gain = weight.dtype != torch.float32 or (dtype == torch.float32 and not trunk.foldable)
+        # DataParallel's replicas share the copies, but their weights live for one pass only. Inference tensors do not
+        # count their changes.
+        untraceable = getattr(trunk, "_is_replica", False) or weight.is_inference()
+        if as_it_is or nothing_to_gain or untraceable:
+            return trunk
+        with torch.inference_mode(False):  # a copy first made while scoring must follow later training steps
+            if (device, dtype) not in self._copies:
+                self._copies[device, dtype] = ScoringCopy(trunk, trunk.foldable, dtype, trunk.precise)
+                if trunk.compiled:
+                    self._copies[device, dtype].network.compile_features()
+            scoring_copy = self._copies[device, dtype]
+            scoring_copy.update(trunk)
+        return scoring_copy.network
+
+
 class ScoringCopy:
     """A copy of a network for passes without gradients in evaluation mode; it follows the network's weights.
 
@@ -80,7 +117,6 @@ class ScoringCopy:
         norms: from `foldable_norms`; they are folded.
         dtype: of the weights of convolutions and linear layers.
         precise: names of layers that compute in float32 also under autocast.
-        memo: of `copy.deepcopy`.
     """
 
     def __init__(
@@ -89,10 +125,9 @@ class ScoringCopy:
         norms: Mapping[str, str],
         dtype: torch.dtype,
         precise: Container[str] = (),
-        memo: dict | None = None,
     ):
         self.norms = norms
-        self.network = copy.deepcopy(network, memo).requires_grad_(False).eval()
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
         for name, norm_name in norms.items():
             convolution, norm = self.network.get_submodule(name), self.network.get_submodule(norm_name)
             convolution.bias = nn.Parameter(torch.empty_like(norm.running_mean), requires_grad=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import export
 import train
@@ -132,3 +133,29 @@ def exported(tmp_path_factory) -> ExportedModel:
         code = export.main([str(folder / "tiny.pth"), "--format=onnx"])
     assert code == 0, output.getvalue()
     return ExportedModel(folder / "tiny.pth", folder / "tiny.onnx", output.getvalue())
+
+
+@pytest.fixture
+def command(tiny_dataset, tiny_model_options, tmp_path):
+    """Return a function that makes the command line of a tiny training in a fresh folder."""
+
+    def make(run: str, *more: str, folder=tiny_dataset) -> list[str]:
+        places = [
+            f"--database_dir={folder}",
+            f"--snapshot={tmp_path}/ckpts",
+            f"--logdir={tmp_path}/logs",
+            f"--run={run}",
+        ]
+        return [*tiny_model_options, *places, "--num_epochs=1", "--num_workers=0", "--device=cpu", *more]
+
+    return make
+
+
+@pytest.fixture
+def photographs(tmp_path, photograph):
+    folder = tmp_path / "photographs"
+    (folder / "below").mkdir(parents=True)
+    for number, name in enumerate(["10.png", "2.png", "below/3.jpg"]):
+        Image.fromarray(np.roll(photograph, 40 * number, axis=1)).save(folder / name)
+    (folder / "notes.txt").write_text("no photograph")
+    return folder

@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import signal
 import urllib.error
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -36,22 +34,6 @@ def assert_same_weights(first, second) -> None:
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
-
-
-@pytest.fixture
-def command(tiny_dataset, tiny_model_options, tmp_path):
-    """Return a function that makes the command line of a tiny training in a fresh folder."""
-
-    def make(run: str, *more: str, folder=tiny_dataset) -> list[str]:
-        places = [
-            f"--database_dir={folder}",
-            f"--snapshot={tmp_path}/ckpts",
-            f"--logdir={tmp_path}/logs",
-            f"--run={run}",
-        ]
-        return [*tiny_model_options, *places, "--num_epochs=1", "--num_workers=0", "--device=cpu", *more]
-
-    return make
 
 
 def test_a_run_leaves_checkpoints_history_and_options(trained):
@@ -330,91 +312,6 @@ def test_the_gradients_norm_is_limited(command, monkeypatch):
     np.testing.assert_allclose(norms, limit, rtol=1e-3)
 
 
-def test_a_photograph_that_cannot_be_decoded_stops_or_is_left_out_and_listed(command, tiny_dataset, tmp_path, capsys):
-    copy = tmp_path / "data"
-    shutil.copytree(tiny_dataset, copy)
-    broken = sorted((copy / "training").iterdir())[0]
-    broken.write_bytes(b"no photograph")
-    assert train.main(command("stop", folder=copy)) == EXIT_UNUSABLE_INPUT
-    assert broken.name in capsys.readouterr().err
-    for pairing in ("partner", "batch"):
-        words = ["--on_bad_image=skip", f"--pairing={pairing}", "--num_epochs=2"]
-        assert train.main(command(pairing, *words, folder=copy)) == 0
-        assert "Skipped 1 images" in capsys.readouterr().out
-        skipped = pd.read_csv(tmp_path / "logs" / pairing / "skipped.csv")
-        assert [broken.name in image for image in skipped["image"]] == [True]
-
-
-@pytest.fixture
-def damaged(tiny_dataset, tmp_path) -> tuple[Path, Path, bytes]:
-    """A copy of the tiny data set, and one of its validation photographs with its content, which is then destroyed."""
-    copy = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
-    broken = sorted((copy / "validation").iterdir())[0]
-    whole = broken.read_bytes()
-    broken.write_bytes(b"no photograph")
-    return copy, broken, whole
-
-
-def test_a_validation_photograph_that_cannot_be_decoded_stops_before_the_first_step(command, damaged, tmp_path, capsys):
-    folder, broken, _ = damaged
-    assert train.main(command("stop", folder=folder)) == EXIT_UNUSABLE_INPUT
-    (line,) = capsys.readouterr().err.splitlines()
-    assert broken.name in line
-    assert "--on_bad_image skip" in line
-    assert not (tmp_path / "ckpts/stop/last.pth").exists()
-
-
-def test_skipping_a_validation_photograph_is_validating_without_it(command, damaged, tmp_path, capsys):
-    folder, broken, _ = damaged
-    assert train.main(command("skipped", "--on_bad_image=skip", "--num_workers=1", folder=folder)) == 0
-    assert "validation (5 of 6 images)" in capsys.readouterr().out
-    skipped = pd.read_csv(tmp_path / "logs/skipped/skipped.csv")
-    assert skipped["image"].tolist() == [str(broken)]
-    broken.unlink()
-    assert train.main(command("missing", "--skip_missing", folder=folder)) == 0
-    histories = [pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("skipped", "missing")]
-    pd.testing.assert_frame_equal(*histories, check_exact=True)
-    assert histories[0]["val_images"].tolist() == [5]
-    skipped, missing = (load_checkpoint(tmp_path / "ckpts" / run / "best.pth") for run in ("skipped", "missing"))
-    assert (skipped.calibration, skipped.branch_means) == (missing.calibration, missing.branch_means)
-
-
-def test_a_training_goes_on_without_a_validation_photograph_that_was_damaged_meanwhile(command, damaged, tmp_path):
-    folder, broken, whole = damaged
-    damage = broken.read_bytes()
-    broken.write_bytes(whole)
-    assert train.main(command("run", folder=folder)) == 0
-    broken.write_bytes(damage)
-    words = ["--resume=auto", "--num_epochs=2"]
-    assert train.main(command("run", *words, folder=folder)) == EXIT_UNUSABLE_INPUT
-    assert train.main(command("run", *words, "--on_bad_image=skip", folder=folder)) == 0
-    assert pd.read_csv(tmp_path / "logs/run/history.csv")["val_images"].tolist() == [6, 5]
-
-
-def test_no_validation_photograph_at_all_is_an_error(command, damaged, tmp_path, capsys):
-    folder, *_ = damaged
-    for path in (folder / "validation").iterdir():
-        path.write_bytes(b"no photograph")
-    assert train.main(command("none", "--on_bad_image=skip", folder=folder)) == EXIT_UNUSABLE_INPUT
-    assert "none of the validation images can be used" in capsys.readouterr().err
-    assert not (tmp_path / "ckpts/none/last.pth").exists(), "it ends before the first step"
-
-
-def test_a_validation_photograph_that_is_damaged_during_an_epoch_costs_no_epoch(
-    command, damaged, tmp_path, monkeypatch, capsys
-):
-    folder, broken, whole = damaged
-    monkeypatch.setattr(train, "unusable_images", lambda *_: [])  # it was intact before the first step
-    assert train.main(command("broken", folder=folder)) == EXIT_UNUSABLE_INPUT
-    assert broken.name in capsys.readouterr().err
-    broken.write_bytes(whole)
-    assert train.main(command("broken", "--resume=auto", folder=folder)) == 0
-    assert train.main(command("whole", folder=folder)) == 0
-    assert_same_weights(tmp_path / "ckpts/broken/last.pth", tmp_path / "ckpts/whole/last.pth")
-    broken, whole = (pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("broken", "whole"))
-    pd.testing.assert_frame_equal(broken, whole)
-
-
 def test_a_data_worker_that_is_killed_ends_the_run_with_one_line(command, monkeypatch, capsys):
     monkeypatch.setattr(PairDataset, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     assert train.main(command("killed", "--num_workers=1")) == EXIT_UNUSABLE_INPUT
@@ -456,6 +353,8 @@ def test_a_deterministic_run_has_the_same_history_to_the_last_digit(command, tmp
         (["--pairing=batch", "--accumulate=2"], "--pairing partner"),
         (["--resume=auto", "--overwrite"], "one of them"),
         (["--ema=1"], "less than 1"),
+        (["--freeze_stages=5"], "the trunk has 4 stages"),
+        (["--precision=bf16"], "timm:test_resnet has not been measured"),
         (["--model=SwinT", "--branches=salient"], "SwinT has one trunk"),
         (["--branches=salient,tasteful"], "one or more of aesthetic,distortion,salient"),
     ],

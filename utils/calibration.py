@@ -65,6 +65,13 @@ def logistic(scores: np.ndarray, upper: float, lower: float, middle: float, widt
     return lower + (upper - lower) * expit((scores - middle) / np.abs(width))
 
 
+def logistic_jacobian(scores: np.ndarray, upper: float, lower: float, middle: float, width: float) -> np.ndarray:
+    """Return the derivatives of `logistic` by its four parameters, (n, 4) for n scores."""
+    fraction = expit((scores - middle) / np.abs(width))
+    slope = (upper - lower) * fraction * (1 - fraction) / np.abs(width)
+    return np.stack([fraction, 1 - fraction, -slope, -slope * (scores - middle) / width], axis=1)
+
+
 def fit_calibration(scores: np.ndarray, mos: np.ndarray, fitted_on: str) -> Calibration:
     """Fit the logistic mapping of scores to opinions by least squares.
 
@@ -90,9 +97,16 @@ def fit_calibration(scores: np.ndarray, mos: np.ndarray, fitted_on: str) -> Cali
             warnings.simplefilter("ignore", OptimizeWarning)  # about the covariance, which is not used
             warnings.simplefilter("ignore", RuntimeWarning)
             (upper, lower, middle, width), _ = curve_fit(
-                logistic, (scores - centre) / spread, mos, p0=[mos.max(), mos.min(), 0.0, 1.0], maxfev=20_000
+                logistic,
+                (scores - centre) / spread,
+                mos,
+                p0=[mos.max(), mos.min(), 0.0, 1.0],
+                # "lm", MINPACK's in scipy 1.17, gave two results for one ill-conditioned fit, by chance
+                method="trf",
+                jac=logistic_jacobian,
+                max_nfev=20_000,
             )
-    except RuntimeError:
+    except (RuntimeError, ValueError, np.linalg.LinAlgError):  # not finite on the way, also
         return Calibration(None, fitted_on, "the logistic fit did not converge")
     parameters = (upper, lower, middle * spread + centre, abs(width) * spread)
     calibration = Calibration(tuple(map(float, parameters)), fitted_on)

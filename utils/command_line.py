@@ -17,7 +17,7 @@ from data.decode import EXTENSIONS, ImageError
 from data.files import one_line, printable, printable_lines
 from data.packed import PackError
 from data.tables import TableError
-from models.backbones import WeightsError
+from models.imagenet import WeightsError
 from utils.errors import (
     EXIT_INTERRUPTED,
     EXIT_UNEXPECTED,

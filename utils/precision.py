@@ -23,26 +23,31 @@ def add_precision(parser, of: str = "the trunks") -> None:
     )
 
 
-def check_precision(precision: str, backbone: str, device: torch.device) -> None:
-    """Check that a trunk may compute in a precision; warn if the device is likely to be slow in it.
+def check_precision(precision: str, backbone: str) -> None:
+    """Check that a trunk may compute in a precision, a key of DTYPES.
 
     Raises:
         ValueError: half precision has not been measured for this trunk.
     """
-    if precision == "fp32":
-        return
-    if backbone.split(".")[0] not in HALF_PRECISION:
+    if precision != "fp32" and backbone.split(".")[0] not in HALF_PRECISION:
         raise ValueError(
             f"--precision {precision}: what half precision costs {backbone} has not been measured, only for "
             f"{', '.join(HALF_PRECISION)}; use --precision fp32"
         )
-    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    features = CPU_FEATURES[precision]
-    lacks = capabilities.get("architecture") == "x86_64" and not any(capabilities.get(name) for name in features)
-    if lacks and rank() == 0:
+
+
+def is_fast(precision: str, device: torch.device) -> bool:
+    """Return whether a device computes in a precision itself; only x86 processors are known not to."""
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" and precision != "fp32" else {}
+    return capabilities.get("architecture") != "x86_64" or any(map(capabilities.get, CPU_FEATURES[precision]))
+
+
+def warn_if_slow(precision: str, device: torch.device) -> None:
+    """Warn on standard error, on rank 0, of a precision that a device does not compute in itself."""
+    if rank() == 0 and not is_fast(precision, device):
         print(
-            f"warning: this processor has no {precision} arithmetic ({' or '.join(features)}): --precision "
-            f"{precision} is likely to be slower than fp32 here",
+            f"warning: this processor has no {precision} arithmetic ({' or '.join(CPU_FEATURES[precision])}): "
+            f"--precision {precision} is likely to be slower than fp32 here",
             file=sys.stderr,
         )
 

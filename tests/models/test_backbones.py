@@ -1,12 +1,10 @@
 """Trunks: feature maps, and their mean."""
 
-import urllib.error
-
 import pytest
 import torch
 from torchvision.models import swin_t
 
-from models.backbones import SWIN_CONFIGS, WeightsError, build_trunk, imagenet_state_dict
+from models.backbones import SWIN_CONFIGS, build_trunk
 
 SMALL_TRUNKS = ["swin_nano", "timm:test_resnet", "timm:test_efficientnet", "timm:test_mambaout"]
 
@@ -66,25 +64,3 @@ def test_an_unknown_trunk_is_refused_by_name(backbone):
 def test_a_trunk_without_a_two_dimensional_map_is_refused_by_name():
     with pytest.raises(ValueError, match=r"test_vit.*not a 2-D map"):
         build_trunk("timm:test_vit", 64)
-
-
-@pytest.mark.parametrize("backbone", ["swin_t", "timm:test_resnet"])
-def test_a_failed_download_names_the_option_for_a_local_file(backbone, monkeypatch):
-    def no_network(*args, **kwargs):
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
-    with pytest.raises(WeightsError, match=r"--pretrained_path"):
-        imagenet_state_dict(backbone, 64)
-
-
-def test_a_trunk_without_imagenet_weights_is_refused():
-    with pytest.raises(WeightsError, match="--init scratch"):
-        imagenet_state_dict("swin_nano", 64)
-
-
-def test_downloaded_weights_fit_the_trunk(monkeypatch):
-    """torchvision's file also holds the classifier, which is left out."""
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *a, **k: swin_t().state_dict())
-    assert imagenet_state_dict("swin_t", 480).keys() == build_trunk("swin_t", 480).state_dict().keys()

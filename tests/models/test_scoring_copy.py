@@ -47,7 +47,7 @@ def test_every_normalisation_after_a_convolution_is_folded(backbone):
     trunk = trained(backbone)
     with torch.no_grad():
         trunk(torch.randn(1, 3, 64, 64))
-    ((_, scoring_copy),) = trunk._copies.items()
+    (scoring_copy,) = trunk._scoring_copies._copies.values()
     left = [module for module in scoring_copy.network.modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(left) <= 1  # MobileNetV4 has one after its pooling, which is not used
 
@@ -142,7 +142,7 @@ def test_the_first_layers_stay_in_full_precision(backbone):
     trunk = trained(backbone)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         trunk(torch.randn(1, 3, 64, 64))
-    ((_, scoring_copy),) = trunk._copies.items()
+    (scoring_copy,) = trunk._scoring_copies._copies.values()
     dtypes = {
         name: module.weight.dtype for name, module in scoring_copy.network.named_modules() if hasattr(module, "weight")
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.calibration import Calibration, fit_calibration, load_calibration, logistic
+from utils.calibration import Calibration, fit_calibration, load_calibration, logistic, logistic_jacobian
 from utils.errors import CheckpointError
 
 GENERATOR = np.random.default_rng(5)
@@ -129,3 +129,13 @@ def test_a_web_page_in_place_of_a_calibration_is_named(tmp_path):
     (tmp_path / "UIQA.npy").write_text("<!DOCTYPE html><html>Sign in</html>")
     with pytest.raises(CheckpointError, match=r"UIQA\.npy: is a web page.*dl=1"):
         load_calibration(tmp_path / "UIQA.npy")
+
+
+@pytest.mark.parametrize("width", [0.7, -0.7])
+def test_the_derivatives_of_the_logistic_are_its_own(width):
+    scores, parameters, step = np.linspace(-2, 2, 7), np.array([0.9, 0.2, 0.1, width]), 1e-6
+    differences = [
+        (logistic(scores, *(parameters + shift)) - logistic(scores, *(parameters - shift))) / (2 * step)
+        for shift in step * np.eye(4)
+    ]
+    np.testing.assert_allclose(logistic_jacobian(scores, *parameters), np.stack(differences, axis=1), atol=1e-8)

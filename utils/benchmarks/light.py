@@ -22,7 +22,7 @@ from utils.benchmarks.timing import Measurement, Settings, time_in_turn
 from utils.benchmarks.views import SPEC, batch_of, write_photographs
 from utils.checkpoint import load_model
 from utils.memory import keep_freed_memory
-from utils.precision import DTYPES, autocast
+from utils.precision import DTYPES, autocast, is_fast
 
 LITE_CONFIG = Path(__file__).parents[2] / "configs/uhd_iqa_lite.yaml"
 COMPARED_TRUNKS = {"swin_t": 480, "timm:mobilenetv4_conv_small": 480, "timm:tf_efficientnet_lite0": 224}
@@ -41,8 +41,7 @@ def lite(jpeg: bytes, settings: Settings) -> Measurement:
         path = write_photographs(jpeg, 1, Path(folder))[0]
 
         def score(model: QualityModel, precision: str) -> float:
-            views = make_views(decode_rgb(path), SPEC, SPEC.evaluation_generator())
-            return network(model, {name: view[None].to(settings.device) for name, view in views.items()}, precision)
+            return score_views(model, views_of(decode_rgb(path), SPEC, settings.device), precision)
 
         functions = {
             "plain": lambda: score_file_plainly(plain, path, settings.device),
@@ -51,8 +50,8 @@ def lite(jpeg: bytes, settings: Settings) -> Measurement:
             "lite_bf16": lambda: score(light, "bf16"),
             "bare_decode": lambda: decode_rgb(path),
             "network_plain": lambda: plain_scores(light, batch),
-            "network": lambda: network(light, batch, "fp32"),
-            "network_bf16": lambda: network(light, batch, "bf16"),
+            "network": lambda: score_views(light, batch, "fp32"),
+            "network_bf16": lambda: score_views(light, batch, "bf16"),
         }
         medians = measurement.add(time_in_turn(functions, settings.rounds, settings.device))
     ours = ("lite", "lite_bf16")
@@ -131,11 +130,15 @@ def precision(jpeg: bytes, settings: Settings) -> Measurement:
     else:
         models = {name: random_model(name, side) for name, side in COMPARED_TRUNKS.items()}
     images = [decode_rgb(path) for path in settings.photographs[:PHOTOGRAPHS]] or rendered_photographs()
+    precisions = [key for key in DTYPES if is_fast(key, settings.device)]  # the others take minutes
     measurement = Measurement()
     for name, (model, spec) in models.items():
         model.to(settings.device).eval()
-        batches = [cut(image, spec, settings.device) for image in images]
-        functions = {key: partial(network, model, cut(decode_rgb(jpeg), spec, settings.device), key) for key in DTYPES}
+        batches = [views_of(image, spec, settings.device) for image in images]
+        functions = {
+            key: partial(score_views, model, views_of(decode_rgb(jpeg), spec, settings.device), key)
+            for key in precisions
+        }
         with torch.inference_mode():
             medians = measurement.add(
                 {
@@ -143,8 +146,8 @@ def precision(jpeg: bytes, settings: Settings) -> Measurement:
                     for key, times in time_in_turn(functions, settings.rounds, settings.device).items()
                 }
             )
-            scores = {key: np.array([network(model, batch, key) for batch in batches]) for key in DTYPES}
-            sums = {key: max(sum_error(model, batch, key) for batch in batches) for key in DTYPES}
+            scores = {key: np.array([score_views(model, batch, key) for batch in batches]) for key in precisions}
+            sums = {key: max(sum_error(model, batch, key) for batch in batches) for key in precisions}
         reference = scores["fp32"]
         measurement.figures[name] = {
             key: {
@@ -154,7 +157,7 @@ def precision(jpeg: bytes, settings: Settings) -> Measurement:
                 "srcc": float(spearmanr(scores[key], reference).statistic),
                 "map_sum_error": sums[key],
             }
-            for key in DTYPES
+            for key in precisions
         }
         measurement.figures[name]["score_sd"] = float(reference.std(ddof=1))
     return measurement
@@ -177,13 +180,13 @@ def rendered_photographs() -> list[np.ndarray]:
     return images
 
 
-def cut(image: np.ndarray, spec: ViewSpec, device: torch.device) -> Batch:
+def views_of(image: np.ndarray, spec: ViewSpec, device: torch.device) -> Batch:
     """Return the views of one photograph, (1, 3, S, S) each."""
     views = make_views(image, spec, spec.evaluation_generator())
     return {name: view[None].to(device) for name, view in views.items()}
 
 
-def network(model: QualityModel, batch: Batch, precision: str) -> float:
+def score_views(model: QualityModel, batch: Batch, precision: str) -> float:
     """Score one photograph."""
     with autocast(precision, next(iter(batch.values())).device):
         return model(**batch).item()
@@ -194,7 +197,7 @@ def sum_error(model: QualityModel, batch: Batch, precision: str) -> float:
     with autocast(precision, next(iter(batch.values())).device):
         parts = model.contributions(**batch)
     total = parts["bias"] + sum(parts[name].mean(dim=(1, 2)) for name in model.view_names)
-    return abs(total.item() - network(model, batch, precision))
+    return abs(total.item() - score_views(model, batch, precision))
 
 
 def plain_scores(model: QualityModel, batch: Batch) -> torch.Tensor:

@@ -13,11 +13,12 @@ from utils.loaded_model import LoadedModel
 def scoring_settings(options: argparse.Namespace, loaded: LoadedModel) -> dict:
     """Return what the scores of predict.py depend on besides the photographs, as plain values by name."""
     network = "onnx" if options.onnx else "checkpoint"
-    return {
+    # Without an entry the precision is float32, as in manifests from before there was a choice.
+    precision = {} if options.precision == "fp32" else {"precision": options.precision}
+    return precision | {
         network: f"with the SHA-256 {file_sha256(getattr(options, network))}",
         "calibration": loaded.calibration.to_dict() if loaded.calibration else None,
         "fragment_draws": options.fragment_draws,
-        "precision": options.precision,
         "max_pixels": loaded.view_spec.max_pixels,
     }
 

@@ -13,7 +13,6 @@ from contextlib import closing
 
 import numpy as np
 import pandas as pd
-import torch
 
 from data.files import utf8
 from utils.bulk.images import FoundImages
@@ -92,9 +91,7 @@ def score_with_ray(parser: argparse.ArgumentParser, options: argparse.Namespace,
     with usage_errors(parser):
         loaded = load_model(options.checkpoint, options.calibration).with_max_pixels(options.max_pixels)
         check_fragment_draws(options.fragment_draws, loaded.view_spec)
-        check_precision(
-            options.precision, loaded.architecture["backbone"], torch.device(options.device.replace("auto", "cpu"))
-        )
+        check_precision(options.precision, loaded.architecture["backbone"])
         if "patches" in loaded.view_spec.views:
             raise ValueError("--ray distributes the views of UIQA and SwinT; this model reads patches")
     tally, failures = Tally(), Failures()

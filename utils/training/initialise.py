@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from models.backbones import imagenet_state_dict
+from models.imagenet import imagenet_state_dict
 from models.uiqa import QualityModel
 from utils.checkpoint import Checkpoint
 from utils.weights_file import is_ours, load_strictly, read_weights_file, unwrap_state_dict

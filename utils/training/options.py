@@ -56,39 +56,7 @@ def _add_optimisation(parser) -> None:
     group.add_argument(
         "--batch_size", type=integer(1), default=12, metavar="N", help="pairs per step: 12 pairs are 24 images"
     )
-    group.add_argument(
-        "--optimizer",
-        choices=("adam", "adamw"),
-        default="adam",
-        help="adam: the weight decay is added to the gradient (the paper); adamw: it shrinks the weights directly",
-    )
-    group.add_argument("--lr", type=number(0, above=True), metavar="X", default=1e-5, help="learning rate")
-    group.add_argument("--weight_decay", type=number(0), metavar="X", default=1e-7, help="weight decay")
-    group.add_argument(
-        "--trunk_lr_ratio",
-        type=number(0, above=True),
-        metavar="X",
-        default=1.0,
-        help="learning rate of the trunks relative to that of the head, e.g. 0.1 to change pre-trained trunks slowly",
-    )
-    group.add_argument(
-        "--schedule",
-        choices=("step", "cosine"),
-        default="step",
-        help="learning rate over the epochs: decay in steps (--decay_interval, --decay_ratio), or half a cosine down "
-        "to zero after the last epoch",
-    )
-    group.add_argument("--decay_interval", type=integer(1), default=10, metavar="N", help="epochs between lr decays")
-    group.add_argument(
-        "--decay_ratio", type=number(0, above=True), metavar="X", default=0.9, help="factor of each learning-rate decay"
-    )
-    group.add_argument(
-        "--warmup_epochs",
-        type=integer(0),
-        default=0,
-        metavar="N",
-        help="epochs of a linear warm-up: the learning rate of epoch k is k / (N + 1) of the full one",
-    )
+    _add_learning_rate(group)
     group.add_argument(
         "--freeze_stages",
         type=integer(0),
@@ -131,6 +99,42 @@ def _add_optimisation(parser) -> None:
     )
     group.add_argument(
         "--clip_grad", type=number(0), default=0.0, metavar="X", help="clip the gradient norm to X (0: no clipping)"
+    )
+
+
+def _add_learning_rate(group) -> None:
+    group.add_argument(
+        "--optimizer",
+        choices=("adam", "adamw"),
+        default="adam",
+        help="adam: the weight decay is added to the gradient (the paper); adamw: it shrinks the weights directly",
+    )
+    group.add_argument("--lr", type=number(0, above=True), metavar="X", default=1e-5, help="learning rate")
+    group.add_argument("--weight_decay", type=number(0), metavar="X", default=1e-7, help="weight decay")
+    group.add_argument(
+        "--trunk_lr_ratio",
+        type=number(0, above=True),
+        metavar="X",
+        default=1.0,
+        help="learning rate of the trunks relative to that of the head, e.g. 0.1 to change pre-trained trunks slowly",
+    )
+    group.add_argument(
+        "--schedule",
+        choices=("step", "cosine"),
+        default="step",
+        help="learning rate over the epochs: decay in steps (--decay_interval, --decay_ratio), or half a cosine down "
+        "to zero after the last epoch",
+    )
+    group.add_argument("--decay_interval", type=integer(1), default=10, metavar="N", help="epochs between lr decays")
+    group.add_argument(
+        "--decay_ratio", type=number(0, above=True), metavar="X", default=0.9, help="factor of each learning-rate decay"
+    )
+    group.add_argument(
+        "--warmup_epochs",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="epochs of a linear warm-up: the learning rate of epoch k is k / (N + 1) of the full one",
     )
 
 

@@ -1,23 +1,10 @@
 """Suites of the network: models that agree, and figures derived from the times."""
 
-import numpy as np
 import pytest
 import torch
 
 from models import UIQA
 from utils.benchmarks import network as network_suites
-from utils.benchmarks.timing import Settings
-from utils.benchmarks.views import encode
-
-
-@pytest.fixture(scope="module")
-def jpeg() -> bytes:
-    return encode(np.random.default_rng(0).integers(0, 256, (500, 700, 3), np.uint8))
-
-
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(rounds=1, device=torch.device("cpu"), backbone="swin_nano")
 
 
 def test_the_models_have_the_same_weights(settings):

@@ -29,18 +29,11 @@ OPTIONS = {
     "everything": ["--ema=0.9", "--clip_grad=1", "--accumulate=2", "--horizontal_flip", "--decay_interval=1"],
     "all pairs": ["--pairing=batch"],
     "half precision": ["--amp=bf16"],
+    "fine-tuning": [
+        *("--freeze_stages=2", "--freeze_bn", "--trunk_lr_ratio=0.5", "--optimizer=adamw"),
+        *("--schedule=cosine", "--warmup_epochs=1"),
+    ],
 }
-
-
-@pytest.fixture
-def command(tiny_dataset, tiny_model_options, tmp_path):
-    """Return a function that makes the command line of a tiny training."""
-
-    def make(run: str, *more: str) -> list[str]:
-        places = [f"--database_dir={tiny_dataset}", f"--snapshot={tmp_path}/ckpts", f"--logdir={tmp_path}/logs"]
-        return [*tiny_model_options, *places, f"--run={run}", "--num_workers=0", "--device=cpu", *more]
-
-    return make
 
 
 def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -77,7 +70,7 @@ def stop_at(monkeypatch, step: int, number: int = signal.SIGTERM) -> None:
 @pytest.mark.parametrize(
     ("options", "step"),
     [
-        *[("plain", 0), ("plain", 2), ("everything", 4), ("all pairs", 3)],
+        *[("plain", 0), ("plain", 2), ("everything", 4), ("all pairs", 3), ("fine-tuning", 4)],
         pytest.param("half precision", 5, marks=pytest.mark.slow),  # CPUs without bf16 instructions emulate them
     ],
 )
@@ -105,6 +98,13 @@ def test_resuming_a_finished_training_changes_nothing_and_more_epochs_go_on(comm
     assert (tmp_path / "ckpts/short/last.pth").read_bytes() == before
     assert train.main(command("short", "--num_epochs=3", "--resume=auto")) == 0
     assert_same_end(tmp_path / "ckpts/long", tmp_path / "ckpts/short")
+
+
+def test_a_cosine_schedule_is_resumed_with_its_own_number_of_epochs(command, capsys):
+    assert train.main(command("run", "--schedule=cosine", "--num_epochs=1")) == 0
+    words = command("run", "--schedule=cosine", "--num_epochs=2", "--resume=auto")
+    assert train.main(words) == EXIT_UNUSABLE_INPUT
+    assert "--num_epochs 2 (was 1)" in capsys.readouterr().err
 
 
 def test_auto_begins_where_there_is_nothing_to_resume_and_a_path_must_be_there(command, tmp_path, capsys):
