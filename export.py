@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 
 from utils.checkpoint import load_model
-from utils.command_line import entry_point, make_parser, output_file, parse_options, usage_errors
+from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, usage_errors
 from utils.errors import RunError
 from utils.export.onnx_graph import CHECKED_BATCHES, export_onnx, export_safetensors
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
@@ -54,6 +54,9 @@ def export_parser() -> argparse.ArgumentParser:
         required=True,
         help="onnx: the network, compared with PyTorch (needs requirements-export.txt); safetensors: the weights",
     )
+    add_flag(
+        parser, "--half", "safetensors: write the trunks' weights as float16, half the size, to compute in float32"
+    )
     parser.add_argument(
         "--out", type=output_file, metavar="FILE", help="the file to write (default: beside the checkpoint)"
     )
@@ -71,6 +74,8 @@ def main(args: list[str] | None = None) -> int:
         raise RunError(f"{out}: files of this format need the suffix {suffix}: write {out.with_suffix(suffix)}")
     if out.resolve() == Path(options.checkpoint).resolve():
         raise RunError(f"{out} is the checkpoint itself; give another file with --out")
+    if options.half and options.format != "safetensors":
+        parser.error("--half needs --format safetensors")
     with usage_errors(parser):
         loaded = load_model(options.checkpoint)
     agreement = ""
@@ -79,7 +84,7 @@ def main(args: list[str] | None = None) -> int:
         batches = " and ".join(map(str, CHECKED_BATCHES))
         agreement = f", onnxruntime agrees with PyTorch to {difference:.0e} (batches of {batches})"
     else:
-        export_safetensors(loaded, out)
+        export_safetensors(loaded, out, options.half)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB{agreement}")
     return 0
 

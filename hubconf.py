@@ -1,6 +1,6 @@
 """The entry point for torch.hub.
 
-    model = torch.hub.load("path/to/this/repository", "uiqa", checkpoint="ckpts/demo/best.pth", source="local")
+    model = torch.hub.load("path/to/this/repository", "uiqa", source="local")
     print(model.score("photo.jpg"))
 
 The project's packages are called `data`, `losses`, `models` and `utils`: a process that has already imported other
@@ -15,11 +15,13 @@ import utils.loaded_model
 dependencies = ["numpy", "pandas", "PIL", "safetensors", "scipy", "simplejpeg", "timm", "torch", "torchvision", "tqdm"]
 
 
-def uiqa(checkpoint: str | os.PathLike, calibration: str | os.PathLike | None = None) -> utils.loaded_model.LoadedModel:
+def uiqa(
+    checkpoint: str | os.PathLike | None = None, calibration: str | os.PathLike | None = None
+) -> utils.loaded_model.LoadedModel:
     """Load a model for scoring; on a GPU it scores after `model.model.to("cuda")`.
 
     Args:
-        checkpoint: one of ours, or a released state dict such as UIQA.pth.
+        checkpoint: one of ours, or a released state dict such as UIQA.pth; None for the model of this repository.
         calibration: a released calibration such as UIQA.npy, instead of the checkpoint's own.
 
     Returns:

@@ -1,9 +1,11 @@
 """Score your own photographs.
 
-python predict.py --checkpoint ckpts/demo/best.pth photo.jpg holiday/ 'scans/*.tif' --csv scores.csv
+python predict.py photo.jpg holiday/ 'scans/*.tif' --csv scores.csv
+python predict.py --checkpoint ckpts/UIQA.pth photo.jpg
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -19,7 +21,7 @@ from utils.bulk.images import FoundImages, find_images
 from utils.bulk.manifest import scoring_settings
 from utils.bulk.ray_job import add_ray_options, check_ray_options, score_with_ray
 from utils.bulk.score_table import ScoreTable
-from utils.checkpoint import load_model
+from utils.checkpoint import OWN_MODEL, load_model
 from utils.command_line import (
     entry_point,
     integer,
@@ -57,7 +59,12 @@ def predict_parser() -> argparse.ArgumentParser:
         "images", nargs="+", metavar="IMAGE", help="image files, folders, or quoted patterns such as '*.jpg'"
     )
     network = parser.add_mutually_exclusive_group()
-    network.add_argument("--checkpoint", metavar="FILE", help="one of ours, or a released state dict such as UIQA.pth")
+    network.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="one of ours, or a released state dict such as UIQA.pth (default: ckpts/lite.safetensors, the model that "
+        "comes with the repository)",
+    )
     network.add_argument(
         "--onnx",
         metavar="FILE",
@@ -108,7 +115,7 @@ def main(args: list[str] | None = None) -> int:
     parser = predict_parser()
     options = parse_options(parser, args)
     if options.checkpoint is None and options.onnx is None:
-        raise RunError(f"no model: give one with --checkpoint FILE or --onnx FILE. {WHERE_TO_GET_WEIGHTS}")
+        options.checkpoint = os.path.relpath(OWN_MODEL)
     if options.onnx and options.compile:
         raise RunError("--compile compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself")
     if options.onnx and options.precision != "fp32":
@@ -174,7 +181,7 @@ def predict(
         print(table(rows))
         before = f" ({len(images) - len(remaining)} scored before)" if len(remaining) < len(images) else ""
         speed = "" if pictures or not remaining else f": {tally.summary()}"  # drawing would count as scoring
-        print(f"{len(rows)} images{before}{speed}", file=sys.stderr)
+        print(f"{len(rows)} images by {options.checkpoint or options.onnx}{before}{speed}", file=sys.stderr)
     if options.json:
         calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
         write_json(

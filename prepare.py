@@ -1,29 +1,39 @@
-"""Prepare a data set: make the synthetic demo set, or pack the views of a training.
+"""Prepare a data set: make the synthetic demo set, write the label table of known data sets, or pack views.
 
 python prepare.py synthetic --out demo_data
+python prepare.py labels BIQ2021=BIQ2021 SR4KIQA=SR4KIQA --out labels.csv
 python prepare.py pack --config configs/demo.yaml --out packs/demo
 """
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from torch.utils.data import DataLoader
 
-from data.files import one_line, printable
+from data.decode import DEFAULT_MAX_PIXELS, image_size
+from data.files import listing, one_line, printable, write_csv
+from data.known_datasets import COLUMNS, KNOWN_DATASETS, load_known_dataset
+from data.look_alikes import MAX_DISTANCE, look_alikes_of_test
 from data.pack_format import partial_folder
 from data.packing import SPLITS, plan_pack
+from data.seeding import Purpose, derive_generator
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
 from data.unfinished_pack import UnfinishedPack, pack_lock, remove_pack
+from utils.bulk.images import find_images
 from utils.command_line import (
     add_flag,
     entry_point,
     integer,
     make_folder,
     make_parser,
+    output_file,
     parse_options,
     usage_errors,
 )
@@ -52,11 +62,21 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     synthetic = commands.add_parser(
         "synthetic",
         help="make the demo set: synthetic UHD photographs with simulated opinions",
-        description="Make synthetic UHD photographs (dead-leaves scenes in six versions) with simulated opinions, "
-        "in UHD-IQA's layout. The same seed gives the same bytes.",
+        description="Make synthetic UHD photographs (dead-leaves scenes, or photographs of yours, in six versions) "
+        "with simulated opinions, in UHD-IQA's layout. The same seed gives the same bytes.",
         **common,
     )
     add_synthetic_options(synthetic)
+    labels = commands.add_parser(
+        "labels",
+        help="write one label table from the published files of known data sets",
+        description="Write one label table from the published label files of known data sets "
+        f"({', '.join(KNOWN_DATASETS)}), for `train.py --database csv --metadata FILE --source_column source`: image "
+        "(its path from the table's folder), mos, split, source, group (content, subset, photographer or reference) "
+        "and fold. Official splits are kept; where there are none, images or whole groups are drawn at random.",
+        **common,
+    )
+    add_labels_options(labels)
     pack = commands.add_parser(
         "pack",
         help="decode every training and validation image once, for `train.py --packed`",
@@ -73,6 +93,11 @@ def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `synthetic`."""
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the data set; created if missing")
     parser.add_argument("--scenes", type=integer(3), default=60, metavar="N", help="number of scenes")
+    parser.add_argument(
+        "--photographs",
+        metavar="DIR",
+        help="degrade N random photographs of this folder instead of rendering scenes: pre-training without opinions",
+    )
     parser.add_argument("--seed", type=SEED, default=0, help="random seed (default: 0)")
     parser.add_argument("--height", type=integer(64), default=2160, help="in pixels")
     parser.add_argument("--width", type=integer(64), default=3840, help="in pixels")
@@ -80,6 +105,35 @@ def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
         "--num_workers", type=integer(1), default=default_workers(), metavar="N", help="processes that render"
     )
     add_flag(parser, "--overwrite", "replace the data set in the folder")
+
+
+def add_labels_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `labels`."""
+    parser.add_argument(
+        "datasets",
+        nargs="+",
+        type=dataset_folder,
+        metavar="NAME=FOLDER",
+        help=f"a data set and its folder, as its authors ship it; NAME is one of {', '.join(KNOWN_DATASETS)}",
+    )
+    parser.add_argument("--out", required=True, type=output_file, metavar="FILE", help="the table, a CSV file")
+    add_flag(
+        parser,
+        "--drop_look_alikes",
+        "leave out training and validation images that look like a test image of the same data set, found by a "
+        f"256-bit hash (at most {MAX_DISTANCE} bits differ)",
+    )
+    parser.add_argument(
+        "--seed", type=SEED, default=0, help="random seed of splits that are not published (default: 0)"
+    )
+
+
+def dataset_folder(text: str) -> tuple[str, str]:
+    """Parse NAME=FOLDER: a type for argparse."""
+    name, _, folder = text.partition("=")
+    if name not in KNOWN_DATASETS or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER, NAME one of {', '.join(KNOWN_DATASETS)}")
+    return name, folder
 
 
 def add_pack_options(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +145,8 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
         type=integer(1),
         default=4,
         metavar="K",
-        help="draws of the fragments of each training image; in epoch e a pair uses draws 2e and 2e + 1 modulo K, "
+        help="draws of the fragments of each training image; in epoch e (with --source_weights: the e-th time that the "
+        "image is drawn) a pair uses draws 2e and 2e + 1 modulo K, "
         "and with --pairing batch an image uses draw e modulo K",
     )
     parser.add_argument(
@@ -115,7 +170,8 @@ def main(args: list[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     if args[:1] == ["pack"]:
         return make_pack(pack, parse_options(pack, args[1:], config_parser=train_parser()))
-    return make_demo_set(parser.parse_args(args))
+    options = parser.parse_args(args)
+    return write_labels(options) if options.command == "labels" else make_demo_set(options)
 
 
 def make_demo_set(options: argparse.Namespace) -> int:
@@ -124,8 +180,16 @@ def make_demo_set(options: argparse.Namespace) -> int:
     if (folder / LABEL_FILE).exists() and not options.overwrite:
         raise RunError(f"{folder / LABEL_FILE} already exists: choose another --out, or replace it with --overwrite")
     make_folder(folder)
-    require_space(folder, options.scenes * BYTES_PER_SCENE * options.height * options.width / (2160 * 3840))
-    with progress_bar(options.scenes, "scenes", unit="scene") as bar:
+    photographs, pixels = [], options.scenes * options.height * options.width
+    if options.photographs:
+        images = find_images([options.photographs]).images
+        order = derive_generator(Purpose.SCENE, options.seed).permutation(len(images))
+        photographs = [images[position] for position in order[: options.scenes]]
+        if len(photographs) < 3:
+            raise RunError(f"{options.photographs}: has {len(images)} photographs; a data set needs at least 3")
+        pixels = sum(np.prod(image_size(path, DEFAULT_MAX_PIXELS)) for path in photographs)
+    require_space(folder, pixels * BYTES_PER_SCENE / (2160 * 3840))
+    with progress_bar(len(photographs) or options.scenes, "scenes", unit="scene") as bar:
 
         def progress(jobs: Iterable) -> Iterator:
             for job in jobs:
@@ -133,12 +197,46 @@ def make_demo_set(options: argparse.Namespace) -> int:
                 bar.update()
 
         table = make_synthetic_dataset(
-            folder, options.scenes, options.seed, options.num_workers, options.height, options.width, progress
+            folder,
+            options.scenes,
+            options.seed,
+            options.num_workers,
+            options.height,
+            options.width,
+            progress,
+            photographs,
         )
     counts = ", ".join(f"{count} {split}" for split, count in table["set"].value_counts(sort=False).items())
     size = table["image_bytes"].sum() / 1e6
-    print(f"{folder}: {len(table)} images of {options.width} x {options.height} with simulated opinions")
+    kind = f"of {len(photographs)} photographs" if photographs else f"of {options.width} x {options.height}"
+    print(f"{folder}: {len(table)} images {kind} with simulated opinions")
     print(f"{counts}; {size:.0f} MB; labels in {folder / LABEL_FILE}")
+    return 0
+
+
+def write_labels(options: argparse.Namespace) -> int:
+    """Write the label table of known data sets and print a summary; return the exit code."""
+    names = [name for name, _ in options.datasets]
+    if len(set(names)) < len(names):
+        raise RunError("a data set is given twice; give each once")
+    tables = []
+    for name, folder in options.datasets:
+        table, missing = load_known_dataset(name, folder, options.seed)
+        counts = ", ".join(f"{(table['split'] == split).sum()} {split}" for split in ("train", "val", "test"))
+        print(f"{name}: {len(table)} images: {counts}; terms of use: {KNOWN_DATASETS[name].terms}")
+        if missing:
+            print(f"{name}: {len(missing)} labelled images are missing in {folder}: {listing(missing)}")
+        if options.drop_look_alikes:
+            dropped = look_alikes_of_test(table, default_workers())
+            print(f"{name}: {len(dropped)} training images look like a test image and are left out: {listing(dropped)}")
+            table = table[~table["image"].isin(dropped)]
+        tables.append(table)
+    out = Path(options.out)
+    whole = pd.concat(tables, ignore_index=True)
+    whole["image"] = [os.path.relpath(path, out.absolute().parent) for path in whole["path"]]
+    write_csv(out, whole[list(COLUMNS)])
+    several = " --source_column source --mos_scale standardise" if len(names) > 1 else ""
+    print(f"{out}: {len(whole)} images; train with --database csv --metadata {out}{several}")
     return 0
 
 

@@ -46,12 +46,12 @@ from utils.options import (
     take_data_options,
 )
 from utils.precision import add_precision, check_precision, warn_if_slow
-from utils.progress import Tally, print_failures
+from utils.progress import print_failures
 from utils.reporting.comparison import compare, comparison_text
 from utils.reporting.measures import evaluation_report, few_groups_note, group_names, resampling_groups, summary
 from utils.reporting.notes import count_training_images, orientation_notes, training_notes
 from utils.reporting.page import write_report
-from utils.reporting.scoring import ScoredSplit, measure_controls, read_split, score_split
+from utils.reporting.scoring import ScoredSplit, by_source, measure_controls, read_split, score_split
 
 
 def test_parser() -> argparse.ArgumentParser:
@@ -141,6 +141,8 @@ def main(args: list[str] | None = None) -> int:
     parser = test_parser()
     options = parse_options(parser, args)
     say = partial(print, file=sys.stderr if options.json == "-" else sys.stdout)
+    if options.compare and options.source_column:
+        parser.error("--compare measures whole files: compare files of one data set, without --source_column")
     if options.compare:
         return compare_files(*options.compare, options.resample_by, options.json, say)
     if not (options.checkpoint or options.predictions):
@@ -152,7 +154,7 @@ def main(args: list[str] | None = None) -> int:
         device = select_device(options.device)
     with process_group(device):
         loaded, labels, folder = set_up(parser, options, device, say)
-        columns = [name for name in (options.group_by, options.resample_by) if name]
+        columns = [name for name in (options.group_by, options.resample_by, options.source_column) if name]
         score = partial(
             score_photographs,
             device=device,
@@ -163,17 +165,20 @@ def main(args: list[str] | None = None) -> int:
         if options.predictions:
             scored = read_split(options.predictions, labels, options.split, columns)
         else:
-            scored = score_split(loaded, labels.split(options.split), options.fragment_draws, columns, score)
+            rows = labels.split(options.split)
+            scored = score_split(loaded, rows, options.fragment_draws, columns, score, options.source_column)
         if rank() > 0:
             return 0  # even after failures: torchrun stops all ranks at the first error, and rank 0 has yet to write
         if not options.predictions:
             write_csv(folder / f"predictions_{options.split}.csv", scored.table)
 
-        report = measure_split(scored, loaded, labels, options, score)
-        say(summary(report))
-        write_measures(report, scored.tally, folder, options.json, say)
-        if options.report:
-            say(f"Report: {write_report(report, scored, loaded, score, vars(options), folder)}")
+        reports = {}
+        for source, part in by_source(scored, options.source_column).items():
+            report = reports[source] = measure_split(part, loaded, labels, options, score, source)
+            say(summary(report))
+            if options.report:
+                say(f"Report: {write_report(report, part, loaded, score, vars(options), folder)}")
+        write_measures(reports, scored, options.split, folder, options.json, say)
     print_failures(
         [failure["error"] for failure in scored.failures], f"all are in {folder / f'test_{options.split}.json'}"
     )
@@ -195,21 +200,25 @@ def set_up(
             warn_if_slow(options.precision, device)
             loaded = loaded.with_max_pixels(options.max_pixels)
             loaded.model.to(device)
+    if loaded and loaded.sources and options.source_column and options.calibration:
+        parser.error("--calibration: with --source_column each data set has its own mapping, from the checkpoint")
     if loaded and options.compile:
         loaded.model.compile_trunks()
     take_data_options(options, loaded.options if loaded else {})
-    if options.predictions and options.lower_is_better and not options.database_dir:
+    if options.predictions and options.lower_is_better and not (options.database_dir or options.metadata):
         parser.error(
             "--lower_is_better says how to read a label file; predictions of test.py hold negated DMOS already"
         )
-    labels = load_labels(options, splits=(options.split,)) if options.database_dir or not options.predictions else None
+    has_labels = options.database_dir or options.metadata or not options.predictions
+    labels = load_labels(options, splits=(options.split,)) if has_labels else None
     for note in labels.notes if labels and rank() == 0 else ():
         say(f"Note: {note}")
     if not options.predictions:  # an unusable column fails here, before scoring
         rows = labels.split(options.split)
-        if options.group_by:
-            group_names(rows, options.group_by)
-        resampling_groups(rows, options.resample_by)
+        for _, part in rows.groupby(options.source_column) if options.source_column else [(None, rows)]:
+            if options.group_by:
+                group_names(part, options.group_by)
+            resampling_groups(part, options.resample_by)
     name = options.run or results_name(loaded, options.checkpoint, options.predictions, options.logdir)
     return loaded, labels, make_folder(Path(options.logdir) / name)
 
@@ -244,9 +253,13 @@ def measure_split(
     labels: LabelTable | None,
     options: argparse.Namespace,
     score: Callable,
+    source: str | None = None,
 ) -> dict:
-    """Return the measures of a scored split, with what they depend on."""
-    mapping = loaded.calibration.describe() if loaded and loaded.calibration else f"as in {options.predictions}"
+    """Return the measures of a scored split, or of its part from one data set, with what they depend on."""
+    calibration = loaded and loaded.calibration
+    if loaded and loaded.sources and source in loaded.sources:
+        calibration = loaded.sources[source].calibration
+    mapping = calibration.describe() if calibration else f"as in {options.predictions}"
     report = evaluation_report(scored.table, options.split, mapping, options.group_by, options.resample_by)
     report["controls"] = None
     if options.controls:
@@ -258,11 +271,17 @@ def measure_split(
         if options.split != "train":
             count = count_training_images(rows, trained)
         notes += training_notes(labels, options.split, count, trained, options.database)
+    if loaded and loaded.sources and source is None and options.split != "train":
+        notes.append(
+            f"the checkpoint was trained on {', '.join(loaded.sources)}; all scores are on the scale of "
+            f"{loaded.options['score_scale']}: if the label file has images of several data sets, give --source_column"
+        )
     notes += few_groups_note(resampling_groups(scored.table, options.resample_by), options.resample_by)
     if labels and options.database == "csv":
         notes += orientation_notes(report, options.lower_is_better, trained)
     warn(notes)
     return report | {
+        "source": source,
         "training_images": count,
         "notes": [*(labels.notes if labels else ()), *notes],
         "checkpoint": options.checkpoint,
@@ -285,16 +304,21 @@ def warn(notes: Sequence[str]) -> None:
         print(f"warning: {note}", file=sys.stderr)
 
 
-def write_measures(report: dict, tally: Tally | None, folder: Path, json_path: str | None, say: Callable) -> None:
-    """Write the measures to the run's folder, if the split has just been scored, and to the file asked for."""
-    if tally:
-        split = report["split"]
+def write_measures(
+    reports: dict, scored: ScoredSplit, split: str, folder: Path, json_path: str | None, say: Callable
+) -> None:
+    """Write the measures to the run's folder, if the split has just been scored, and to the file asked for.
+
+    Those of several data sets are in one file, under `sources` by name.
+    """
+    content = reports.get(None, {"sources": reports})
+    if scored.tally:
         path = folder / f"test_{split}.json"
-        write_json(path, report)
-        say(f"\nScored {report['n'] + len(report['failures'])} images: {tally.summary()}")
+        write_json(path, content)
+        say(f"\nScored {len(scored.table) + len(scored.failures)} images: {scored.tally.summary()}")
         say(f"Predictions: {folder / f'predictions_{split}.csv'}; measures: {path}")
     if json_path:
-        write_json(json_path, report)
+        write_json(json_path, content)
 
 
 if __name__ == "__main__":

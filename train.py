@@ -22,7 +22,6 @@ from data.seeding import seed_torch
 from data.views import ViewSpec
 from models import build_model
 from models.uiqa import QualityModel
-from utils.calibration import fit_calibration
 from utils.command_line import entry_point, parse_options, usage_errors
 from utils.distributed import (
     all_gather_ints,
@@ -36,11 +35,11 @@ from utils.distributed import (
 from utils.errors import RunError
 from utils.inference import NOT_FINITE, score_photographs
 from utils.memory import keep_freed_memory
-from utils.metrics import mapped_metrics, selection_criterion
+from utils.metrics import selection_criterion
 from utils.options import model_options, view_spec
 from utils.precision import check_precision, warn_if_slow
 from utils.progress import progress_bar, say
-from utils.training.data import TrainingData, handle_bad_images, load_training_data, unusable_images
+from utils.training.data import TrainingData, handle_bad_images, load_training_data, proportions, unusable_images
 from utils.training.initialise import initial_weights
 from utils.training.logs import EpochLog, format_validation, log_result, log_setup, start_logs, write_logs
 from utils.training.options import check_options, run_name, train_parser
@@ -56,6 +55,7 @@ from utils.training.run import (
 from utils.training.signals import Interruption, interruptions, leave_signals_to_the_parent
 from utils.training.state import TrainingState, begin
 from utils.training.step import AMP_DTYPES, LOSSES, Objective, split_batch
+from utils.training.validation import measure_validation
 from utils.workers import collate_in_shared_memory
 
 LOGGED_IMAGES = 8  # photographs of the first batch that TensorBoard shows
@@ -90,6 +90,7 @@ def train(
     """Train a model from its first weights, or from where a checkpoint left it; return the exit code."""
     snapshots, logs = run_folders(options.snapshot, options.logdir, options.run, options.resume, options.overwrite)
     data = load_training_data(options, spec)
+    options.score_scale = data.score_scale or None  # kept in checkpoints
     state, source, is_resumed = start(model, spec, device, options, data, snapshots)
     if options.overwrite and rank() == 0:
         delete_earlier_run(snapshots, logs)  # only now: its weights may have been this run's first
@@ -101,6 +102,7 @@ def train(
         state.step,
         rank(),
         world_size(),
+        **proportions(data, options.source_weights),
     )
     batches = iter(  # one iteration serves all epochs, so that decoding goes on during validation
         DataLoader(
@@ -149,7 +151,7 @@ def start(
             raise RunError(f"none of the validation images can be used{example}")
     if not resumed and rank() == 0:  # DistributedDataParallel broadcasts the weights of rank 0
         source = initial_weights(
-            model, options.pretrained_path, options.init, options.backbone, spec.view_sizes, data.training.mos_scale
+            model, options.pretrained_path, options.init, options.backbone, spec.view_sizes, data.mos_scale
         )
     state = begin(model.to(device), device, options)
     if resumed:
@@ -183,12 +185,16 @@ def fit(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> 
         metrics = validation["metrics"]
         criterion = selection_criterion(metrics)
         speed = {name: averages.pop(name) for name in ("images_per_s", "data_wait")}
-        state.history.append(
-            {"epoch": epoch + 1, "lr": lr, **averages, **metrics, "criterion": criterion, "val_images": count}
-        )
+        of_sources = {
+            f"{measure}_{name}": value
+            for name, source in (validation["sources"] or {}).items()
+            for measure, value in (source.metrics or {}).items()
+        }
+        results = {**averages, **metrics, **of_sources, "criterion": criterion, "val_images": count}
+        state.history.append({"epoch": epoch + 1, "lr": lr, **results})
         state.speeds.append({"epoch": epoch + 1, "seconds": time.perf_counter() - began, **speed})
         state.epoch, state.step, state.totals = epoch + 1, 0, {}
-        line = format_validation(metrics, count, len(data.validation), validation["calibration"])
+        line = format_validation(metrics, count, len(data.validation), validation["calibration"], validation["sources"])
         say(f"Epoch {epoch + 1}/{options.num_epochs} | {line}")
         # A criterion that is not a number (constant scores, for example) never beats one that is.
         if epoch == 0 or criterion > state.best:
@@ -203,7 +209,7 @@ def fit(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> 
 
 
 def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> dict[str, float] | None:
-    """Train on every image once, from the step at which the state is; a signal ends the epoch after a step.
+    """Train on the images of an epoch, from the step at which the state is; a signal ends the epoch after a step.
 
     Returns:
         Averages over the epoch: LOSSES on the scale of the loss, `images_per_s`, and `data_wait`, the fraction of the
@@ -228,6 +234,7 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
             seed_torch(options.random_seed, first_step + step, rank())  # stochastic depth and dropout
             counts, signals = zip(*all_gather_ints(len(batch["mos"]), run.interruption.signal), strict=True)
             losses = None
+            sources = batch["source"].to(device, non_blocking=True) if run.data.has_sources else None
             if sum(counts):
                 losses = torch.zeros(len(LOSSES), device=device)
                 state.optimizer.zero_grad(set_to_none=True)
@@ -236,7 +243,7 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
                     with state.gradient_sync(is_last):
                         with torch.autocast(device.type, AMP_DTYPES[options.amp], enabled=options.amp != "off"):
                             scores = state.network(**views).squeeze(1)  # (n,): first images, then their partners
-                        loss, values = objective(scores[: len(targets[0])], targets, counts)
+                        loss, values = objective(scores[: len(targets[0])], targets, counts, sources)
                         # DistributedDataParallel averages gradients over ranks, but the loss is a sum over them.
                         state.scaler.scale(loss * world_size()).backward()
                     losses += values
@@ -263,8 +270,7 @@ def validate(state: TrainingState, run: Run) -> tuple[dict, int]:
     """Score the validation images.
 
     Returns:
-        On the data set's scale: `metrics`, `calibration` (the mapping fitted on these images) and `branch_means` (the
-        mean points that each view adds to their scores). And the number of images that could be used.
+        What `measure_validation` returns, and the number of images that could be used.
 
     Raises:
         ImageError: an image cannot be used, and `--on_bad_image` is "stop".
@@ -288,15 +294,7 @@ def validate(state: TrainingState, run: Run) -> tuple[dict, int]:
     usable = np.isfinite(result.scores)
     if not usable.any():
         raise RunError("none of the validation images can be used")
-    mean, sd = data.training.mos_scale["mean"], data.training.mos_scale["sd"]
-    scores, mos = result.scores[usable] * sd + mean, data.validation_mos[usable]
-    calibration = fit_calibration(scores, mos, "validation")
-    validation = {
-        "metrics": mapped_metrics(scores, calibration(scores), mos),
-        "calibration": calibration,
-        "branch_means": {name: float(points[usable].mean() * sd) for name, points in result.points.items()},
-    }
-    return validation, int(usable.sum())
+    return measure_validation(result.scores, result.points, data), int(usable.sum())
 
 
 if __name__ == "__main__":

@@ -76,13 +76,17 @@ class PairDataset(Dataset):
         packed: where the views are read; None to cut them from the image files.
         pairing: "partner" for two samples per item, "batch" for one, where the batch forms the pairs.
         flip: mirror every other photograph, all its views alike; left and right carry no information about quality.
-        standardise: shift and scale opinions by their mean and s.d.
+        standardise: shift and scale opinions by their mean and s.d., those of each source by its own.
+        source_column: column of the table that says which data set a photograph is from; its opinions are compared only
+            with those of the same source. None if all are from one.
 
     Attributes:
-        mos_scale: `mean` and `sd` of the opinions if they are standardised, else 0 and 1.
+        source_names: the sources, in the order of the table; a single "" without a column.
+        sources: (n,) int64, the position of each photograph's source in `source_names`.
+        mos_scales: for each source `mean` and `sd` of its opinions if they are standardised, else 0 and 1.
 
     Raises:
-        TableError: fewer than two distinct opinions, so that no pair can be ranked.
+        TableError: fewer than two distinct opinions in a source, so that no pair can be ranked.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class PairDataset(Dataset):
         pairing: str = "partner",
         flip: bool = False,
         standardise: bool = False,
+        source_column: str | None = None,
     ):
         self.paths = table["path"].tolist()
         self.mos = table["mos"].to_numpy(float)
@@ -103,15 +108,23 @@ class PairDataset(Dataset):
         self.packed = packed
         self.pairing = pairing
         self.flip = flip
-        if len(np.unique(self.mos)) < 2:
-            raise TableError(
-                f"training ranks pairs of different opinions, but all {len(table)} training images have the same one; "
-                "check the label file and the split"
-            )
-        self.mos_scale = {"mean": 0.0, "sd": 1.0}
-        if standardise:
-            self.mos_scale = {"mean": float(self.mos.mean()), "sd": float(self.mos.std())}
-        mean, sd = self.mos_scale["mean"], self.mos_scale["sd"]
+        self.sources, names = pd.factorize(table[source_column] if source_column else np.full(len(table), ""))
+        self.source_names = tuple(map(str, names))
+        if not self.source_names:
+            self.source_names = ("",)
+        self.mos_scales = {}
+        for number, name in enumerate(self.source_names):
+            mos = self.mos[self.sources == number]
+            if len(np.unique(mos)) < 2:
+                raise TableError(
+                    f"training ranks pairs of different opinions, but all {len(mos)} training images"
+                    f"{f' of {name}' if name else ''} have the same one; check the label file and the split"
+                )
+            scale = {"mean": float(mos.mean()), "sd": float(mos.std())}
+            self.mos_scales[name] = scale if standardise else {"mean": 0.0, "sd": 1.0}
+        mean, sd = (
+            torch.tensor([scale[key] for scale in self.mos_scales.values()])[self.sources] for key in ("mean", "sd")
+        )
         self._targets = {
             name: (torch.tensor(table[name].to_numpy(float), dtype=torch.float32) - mean) / sd
             for name in TARGETS
@@ -133,9 +146,10 @@ class PairDataset(Dataset):
         return tuple(self._targets)
 
     def partner(self, index: int, epoch: int) -> int:
-        """Return a photograph with another opinion, each with the same probability."""
+        """Return a photograph of the same source with another opinion, each with the same probability."""
         generator = derive_generator(Purpose.PARTNER, self.seed, int(self.samples[index]), epoch)
-        return int(generator.choice(np.flatnonzero(self.mos != self.mos[index])))
+        candidates = (self.mos != self.mos[index]) & (self.sources == self.sources[index])
+        return int(generator.choice(np.flatnonzero(candidates)))
 
     def _sample(self, index: int, draw: int) -> dict:
         """Return one sample; `draw` numbers its appearances over the epochs: 2 * epoch + role in a pair, else epoch."""
@@ -152,13 +166,17 @@ class PairDataset(Dataset):
             return {"index": index, "error": name_error(error, self.paths[index])}
         if self.flip and derive_generator(Purpose.FLIP, self.seed, sample, draw).random() < 0.5:
             views = {name: view.flip(-1) for name, view in views.items()}
-        return views | {"index": index} | {name: target[index].item() for name, target in self._targets.items()}
+        targets = {name: target[index].item() for name, target in self._targets.items()}
+        return views | {"index": index, "source": int(self.sources[index])} | targets
 
 
 class EpochBatches(Sampler):
     """Yields the batches of several epochs one after the other, as lists of keys (epoch, index).
 
-    An epoch's order depends on seed and epoch alone; its last batch may be short. One iteration serves a whole
+    An epoch's order depends on seed and epoch alone; its last batch may be short. With sources, each is drawn in a
+    stated proportion, evenly over the epoch: a small one several times, a large one in part, and the next epoch goes on
+    where this one has stopped. The key's "epoch" is then how often a photograph has been drawn before, so that it is
+    cut anew each time. One iteration serves a whole
     training, so that the first batches of an epoch are read while the previous one is still being validated. The epoch
     is part of the key because worker processes hold copies of the data set that no later assignment reaches.
 
@@ -169,6 +187,8 @@ class EpochBatches(Sampler):
         epochs: which epochs to yield.
         first_step: batches of the first epoch to leave out, because a resumed training has seen them.
         rank, world_size: each rank gets its part of every batch; a short batch may leave a rank with nothing.
+        sources: (length,) number of the source of each sample; None to draw each sample once an epoch.
+        proportions: of the sources in every epoch, positive, in any unit; needed with sources.
     """
 
     def __init__(
@@ -180,6 +200,8 @@ class EpochBatches(Sampler):
         first_step: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        sources: np.ndarray | None = None,
+        proportions: Sequence[float] = (),
     ):
         self.length = length
         self.batch_size = batch_size
@@ -188,6 +210,8 @@ class EpochBatches(Sampler):
         self.first_step = first_step
         self.rank = rank
         self.world_size = world_size
+        self.members = [np.flatnonzero(sources == number) for number in range(len(proportions))]
+        self.draws = _divide(length, proportions)
 
     @property
     def steps(self) -> int:
@@ -200,11 +224,34 @@ class EpochBatches(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         first = self.first_step
         for epoch in self.epochs:
-            order = derive_generator(Purpose.SHUFFLE, self.seed, epoch).permutation(self.length)
+            keys = self._keys(epoch)
             for step in range(first, self.steps):
-                batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-                yield [(epoch, int(index)) for index in np.array_split(batch, self.world_size)[self.rank]]
+                batch = keys[step * self.batch_size : (step + 1) * self.batch_size]
+                yield [(int(times), int(index)) for times, index in np.array_split(batch, self.world_size)[self.rank]]
             first = 0
+
+    def _keys(self, epoch: int) -> np.ndarray:
+        """Return the keys of an epoch in order, (length, 2)."""
+        generator = derive_generator(Purpose.SHUFFLE, self.seed, epoch)
+        if not self.members:
+            return np.stack([np.full(self.length, epoch), generator.permutation(self.length)], axis=1)
+        keys, positions = [], []
+        for source, (members, draws) in enumerate(zip(self.members, self.draws, strict=True)):
+            times, positions_in_pass = np.divmod(np.arange(epoch * draws, (epoch + 1) * draws), len(members))
+            for number in np.unique(times):
+                order = derive_generator(Purpose.SOURCE, self.seed, source, int(number)).permutation(members)
+                drawn = order[positions_in_pass[times == number]]
+                keys.append(np.stack([np.full(len(drawn), number), drawn], axis=1))
+            positions.append((np.arange(draws) + generator.random(draws)) / max(1, draws))
+        return np.concatenate(keys)[np.argsort(np.concatenate(positions), kind="stable")]
+
+
+def _divide(total: int, proportions: Sequence[float]) -> list[int]:
+    """Divide a number in proportions, by largest remainders."""
+    exact = total * np.asarray(proportions, float) / (sum(proportions) or 1)
+    parts = np.floor(exact).astype(int)
+    parts[np.argsort(parts - exact, kind="stable")[: total - parts.sum()]] += 1
+    return parts.tolist()
 
 
 def collate_photographs(samples: Sequence[dict]) -> dict:
@@ -212,18 +259,20 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
 
     Returns:
         `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) for K draws or patches, uint8, channels last in memory;
-        `mos` and, if samples have it, the `teacher`'s score: (B,) float32; `index`: (B,) int64 numpy array; `images`,
-        if samples have an `image`: list of B arrays; `errors`: list of (index, message) of the other samples.
+        `mos` and, if samples have it, the `teacher`'s score: (B,) float32; `source`: (B,) int64, 0 where samples
+        have none; `index`: (B,) int64 numpy array; `images`, if samples have an `image`: list of B arrays; `errors`:
+        list of (index, message) of the other samples.
     """
     errors = [(sample["index"], sample["error"]) for sample in samples if "error" in sample]
     usable = [sample for sample in samples if "error" not in sample]
-    names = [name for name in usable[0] if name not in ("index", "image", *TARGETS)] if usable else []
+    names = [name for name in usable[0] if name not in ("index", "image", "source", *TARGETS)] if usable else []
     targets = [name for name in TARGETS if name == "mos" or not usable or name in usable[0]]
     images = {"images": [sample["image"] for sample in usable]} if usable and "image" in usable[0] else {}
     return {
         "views": {name: _stack([sample[name] for sample in usable]) for name in names},
         **{name: torch.tensor([sample[name] for sample in usable], dtype=torch.float32) for name in targets},
         "index": np.array([sample["index"] for sample in usable], dtype=np.int64),
+        "source": torch.tensor([sample.get("source", 0) for sample in usable], dtype=torch.int64),
         "errors": errors,
         **images,
     }

@@ -17,6 +17,7 @@ class Purpose(IntEnum):
     SCENE = 6
     DEGRADATION = 7
     FLIP = 8
+    SOURCE = 9
 
 
 def derive_generator(purpose: Purpose, seed: int, *keys: int) -> np.random.Generator:

@@ -10,6 +10,7 @@ The opinions are *simulated*, a fixed function of the amount (`simulated_mos`): 
 
 import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pandas as pd
 import simplejpeg
 from PIL import Image, ImageDraw, ImageFilter
 
+from data.decode import decode_rgb
 from data.files import write_csv
 from data.seeding import Purpose, derive_generator
 
@@ -178,9 +180,15 @@ def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
 
 
-def _make_scene(folder: Path, scene: int, split: str, seed: int, height: int, width: int) -> list[dict]:
+def _make_scene(
+    folder: Path, scene: int, split: str, seed: int, height: int, width: int, photograph: str | None
+) -> list[dict]:
     """Write the six versions of one scene and return their label rows."""
-    image = render_scene(derive_generator(Purpose.SCENE, seed, scene), height, width)
+    if photograph is None:
+        image = render_scene(derive_generator(Purpose.SCENE, seed, scene), height, width)
+    else:
+        image = decode_rgb(photograph)
+        height, width = image.shape[:2]
     generator = derive_generator(Purpose.DEGRADATION, seed, scene)
     faults = list(AMOUNT_RANGES)
     versions = ["none", *faults, faults[generator.integers(len(faults))]]
@@ -201,7 +209,7 @@ def _make_scene(folder: Path, scene: int, split: str, seed: int, height: int, wi
                 "orig_width": width,
                 "orig_height": height,
                 "image_bytes": len(encoded),
-                "user_name": f"scene-{scene:03d}",
+                "user_name": f"scene-{scene:03d}" if photograph is None else Path(photograph).name,
                 "degradation": version,
                 "amount": round(amount, 4),
             }
@@ -217,8 +225,12 @@ def make_synthetic_dataset(
     height: int = HEIGHT,
     width: int = WIDTH,
     progress=lambda jobs: jobs,
+    photographs: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Write a synthetic UHD data set in UHD-IQA's layout: `<folder>/<set>/<name>.jpg` and the label file.
+
+    Opinions are simulated: a fixed function of what was done to a scene. With photographs in place of rendered scenes
+    this is pre-training for a quality model that needs no opinions; the photographs should be sharp.
 
     The split is by scene: 2/9 of the scenes (at least one) are `test`, 4/27 (at least one) `validation`, the rest
     `training`. The same seed gives the same bytes with any number of workers. The label file is written last: if it
@@ -229,15 +241,18 @@ def make_synthetic_dataset(
         scenes: number of scenes, at least 3, of six images each.
         seed: 0 <= seed < 2**32.
         workers: number of processes.
-        height, width: size of every image, pixels.
+        height, width: size of every rendered image, pixels.
         progress: wraps the iterable of finished scenes, for a progress bar.
+        photographs: files to degrade instead of rendering scenes; there are then as many scenes as photographs.
 
     Returns:
         The label table, one row an image.
 
     Raises:
         ValueError: fewer than 3 scenes.
+        ImageError: a photograph cannot be decoded.
     """
+    scenes = len(photographs) or scenes
     if scenes < 3:
         raise ValueError(f"a data set needs at least 3 scenes, one per split; got {scenes}")
     folder = Path(folder)
@@ -246,7 +261,11 @@ def make_synthetic_dataset(
     for split in set(splits):
         (folder / split).mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers) as pool:
-        scenes_to_make = [(folder, scene, split, seed, height, width) for scene, split in enumerate(splits)]
+        files = photographs or [None] * scenes
+        scenes_to_make = [
+            (folder, scene, split, seed, height, width, file)
+            for scene, (split, file) in enumerate(zip(splits, files, strict=True))
+        ]
         jobs = [pool.submit(_make_scene, *arguments) for arguments in scenes_to_make]
         for job in progress(as_completed(jobs)):
             job.result()

@@ -56,12 +56,13 @@ def load_table(
     mos_column: str = "mos",
     split_column: str = "split",
     lower_is_better: bool = False,
+    source_column: str | None = None,
 ) -> LabelTable:
     """Read a data set's labels, decide the splits and find the images of the requested splits.
 
     UHD-IQA's full label file has the official split in its column `set`. If there is no such column, or no official
     validation image, the training rows are divided 80 / 20 by `numpy.random.RandomState(random_seed).permutation`, as
-    in the published code. There are eleven parameters because each is one option of the command line.
+    in the published code. There are twelve parameters because each is one option of the command line.
 
     Args:
         database: one of DATABASES.
@@ -75,6 +76,7 @@ def load_table(
         image_column, mos_column, split_column: as in `read_labels`.
         lower_is_better: the opinions of a "csv" label file fall with quality, as DMOS do: `mos` is their negative,
             which leaves differences between opinions, and so RMSE and MAE, as they are.
+        source_column: a column that says which data set each image is from; every row must have an entry.
 
     Raises:
         TableError: the label file is missing or unusable, opinions are not finite, images are missing, or a requested
@@ -96,6 +98,8 @@ def load_table(
             f"--lower_is_better: MOS and scores are the negatives of {source}'s scale, higher for better images"
         )
     unrated = frame.loc[~np.isfinite(frame["mos"]), "image"]
+    if source_column is not None:
+        _check_column(frame, source, source_column)
     frame = _leave_out(frame, unrated, f"{source}: {len(unrated)} opinions are not finite", skip_missing, notes)
     find_image, rule = _image_finder(folder), OFFICIAL_SPLIT
     _check_listed_once(frame, source, find_image)
@@ -139,6 +143,15 @@ def _find_paths(
     return _leave_out(frame, missing, problem, skip_missing, notes)
 
 
+def _check_column(frame: pd.DataFrame, source: Path, column: str) -> None:
+    """Raise unless a label file has this column, with an entry in every row."""
+    if column not in frame:
+        raise TableError(f"{source}: --source_column {column}: no such column; it has {listing(frame.columns)}")
+    empty = frame.loc[frame[column].isna(), "image"]
+    if len(empty):
+        raise TableError(f"{source}: {len(empty)} rows have no entry in column {column!r}: {listing(empty)}")
+
+
 def _check_listed_once(frame: pd.DataFrame, source: Path, find_image: _FindImage) -> None:
     """Raise if two names of a label file, such as `1.jpg` and `./1.jpg`, are of one image, also in different splits."""
     last_parts = frame["image"].map(lambda name: _fold(name.replace("\\", "/").rpartition("/")[2]))
@@ -160,9 +173,11 @@ def _hint(missing: pd.Series, folder: Path) -> str:
     return ""
 
 
-def data_fingerprint(table: pd.DataFrame) -> str:
-    """Return a short hash of the images' names and opinions (sha256), the same in any order of the rows."""
-    lines = [f"{name}\t{mos:.9g}\n" for name, mos in zip(table["image"], table["mos"], strict=True)]
+def data_fingerprint(table: pd.DataFrame, source_column: str | None = None) -> str:
+    """Return a short hash of the images' names, opinions and, with a column, sources (sha256), in any order of rows."""
+    sources = [f"\t{source}" for source in table[source_column]] if source_column else [""] * len(table)
+    rows = zip(table["image"], table["mos"], sources, strict=True)
+    lines = [f"{name}\t{mos:.9g}{source}\n" for name, mos, source in rows]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
 
 

@@ -35,6 +35,9 @@ HALF_PRECISION: dict[str, str | None] = {
     "timm:tf_efficientnet_lite0": r"net\.(conv_stem|blocks\.\d\.0)\b",  # and the first block of each stage
 }
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 # On a CPU a batch is split so that the widest activation has about this many numbers: 22 MB, which its caches hold.
 # With a smaller limit the weights of the last stages, 4 MB or more per block, would be read too often.
 MAX_CPU_ACTIVATIONS = 5_600_000
@@ -48,6 +51,9 @@ class Trunk(nn.Module):
     """
 
     num_features: int
+    # Mean and s.d. of the pixels, in units of 255, with which its pre-training normalised images
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
     image_size: int | None = None  # the only input size it accepts, in pixels; None if it accepts any
     compiled = False
     fixed: Sequence[nn.Module] = ()  # submodules that stay in evaluation mode in training
@@ -174,6 +180,9 @@ class TimmTrunk(Trunk):
         except TypeError:  # convolutional models take no img_size
             self.net = timm.create_model(name, **options)
         self.num_features = self.net.num_features
+        pretrained_cfg = self.net.pretrained_cfg or {}  # empty for a few models without weights
+        self.pixel_mean = tuple(pretrained_cfg.get("mean", IMAGENET_MEAN))
+        self.pixel_std = tuple(pretrained_cfg.get("std", IMAGENET_STD))
         # Try the model once, to refuse an unsuitable one here instead of in the first batch.
         shape, self.foldable = self._trial_pass(image_size)
         if len(shape) != 4 or self.num_features not in (shape[1], shape[3]):

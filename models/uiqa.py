@@ -1,15 +1,13 @@
 """UIQA: three trunks read three views of a photograph, and a linear head regresses one quality score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
-from models.backbones import build_trunk
+from models.backbones import Trunk, build_trunk
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 HEAD_WIDTH = 128
 
 BRANCHES = ("aesthetic", "distortion", "salient")
@@ -29,16 +27,20 @@ class QualityModel(nn.Module):
 
     The head is two linear layers with no activation in between, as released. So it equals one weight vector and a bias,
     and the score is a sum over the tokens of each trunk's feature map (see `contributions`).
+
+    Args:
+        trunks: one for each view, all of one backbone, whose normalisation of pixels the model takes over.
     """
 
     view_names: tuple[str, ...]
 
-    def __init__(self, width: int):
+    def __init__(self, trunks: Sequence[Trunk]):
         super().__init__()
+        width = sum(trunk.num_features for trunk in trunks)
         self.quality = nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.Linear(HEAD_WIDTH, 1))
         # Not persistent: released state dicts do not have these keys.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(trunks[0].pixel_mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(trunks[0].pixel_std).view(3, 1, 1), persistent=False)
 
     def trunks(self) -> dict[str, nn.Module]:
         """Return the trunk of each view, in the order in which the head takes their features."""
@@ -73,6 +75,16 @@ class QualityModel(nn.Module):
         mean, std = (values.flatten().repeat(view.shape[3]) for values in (self.mean, self.std))
         rows = rows.div_(255).sub_(mean).div_(std)
         return rows.unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
+
+    @property
+    def normalisation(self) -> dict[str, list[float]]:
+        """`mean` and `std` of the pixels, three numbers each in units of 255, with which views are normalised."""
+        return {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise views as the model was trained to, where that is not what its trunks' pre-training did."""
+        for name, values in (("mean", mean), ("std", std)):
+            getattr(self, name).copy_(torch.tensor(values).view(3, 1, 1))
 
     def regress(self, features: torch.Tensor) -> torch.Tensor:
         """Map concatenated features to scores, (B, 3C) -> (B, 1), in the head's own precision, also under autocast."""
@@ -185,7 +197,7 @@ class UIQA(QualityModel):
         else:
             keys = [TRUNK_KEYS[name] for name in names]
             trunks = [build_trunk(backbone, size, stochastic_depth) for size in sizes]
-        super().__init__(sum(trunk.num_features for trunk in trunks))
+        super().__init__(trunks)
         self.view_names = names
         self.trunk_keys = dict(zip(names, keys, strict=True))
         for key, trunk in zip(keys, trunks, strict=True):
@@ -209,7 +221,7 @@ class SingleTrunk(QualityModel):
         stochastic_depth: float | None = None,
     ):
         trunk = build_trunk(backbone, view_sizes[self.view_names[0]], stochastic_depth)
-        super().__init__(trunk.num_features)
+        super().__init__([trunk])
         self.feature_extraction = trunk
 
     def trunks(self) -> dict[str, nn.Module]:

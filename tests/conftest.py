@@ -120,6 +120,7 @@ def exported(tmp_path_factory) -> ExportedModel:
     content = {
         "model": {"name": "UIQA", "backbone": "timm:test_resnet"},
         "state_dict": model.state_dict(),
+        "normalisation": model.normalisation,
         "view_spec": spec.to_dict(),
         "mos_scale": {"mean": 0.7, "sd": 0.5},
         "calibration": Calibration((0.9, 0.2, 0.5, 0.1), "validation").to_dict(),

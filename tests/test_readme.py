@@ -198,7 +198,7 @@ def test_the_one_line_example_prints_what_predict_gives(workplace, capsys):
     (one_line,) = re.findall(r'python -c "(.*score\(.*)"\n', text_of(ROOT / "docs/scoring.md"))
     run_example(one_line)
     printed = re.search(r"score (-?[\d.]+)", capsys.readouterr().out).group(1)
-    assert predict.main(["--checkpoint=ckpts/demo/best.pth", "--device=cpu", "--num_workers=0", "photo.jpg"]) == 0
+    assert predict.main(["--device=cpu", "--num_workers=0", "photo.jpg"]) == 0
     assert printed in capsys.readouterr().out.split()
 
 

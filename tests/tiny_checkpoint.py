@@ -22,6 +22,7 @@ def content_of(model: UIQA, mean: float = 0.0, sd: float = 1.0) -> dict:
     return {
         "model": {"name": "UIQA", "backbone": "timm:test_resnet"},
         "state_dict": model.state_dict(),
+        "normalisation": model.normalisation,
         "view_spec": SPEC.to_dict(),
         "mos_scale": {"mean": mean, "sd": sd},
         "calibration": Calibration((0.9, 0.2, 0.5, 0.1), "validation").to_dict(),

@@ -220,6 +220,17 @@ def number(lowest: float, above: bool = False, below: float = float("inf")) -> C
     return parse
 
 
+def weights(text: str) -> dict[str, float]:
+    """Parse NAME=X,NAME=X to positive numbers by name: a type for argparse."""
+    parsed = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.rpartition("="))
+        if not name or not equals or name in parsed:
+            raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=X,NAME=X with different names")
+        parsed[name] = number(0, above=True)(value)
+    return parsed
+
+
 def output_file(text: str) -> str:
     """Check before the work begins that a file can be written, and make its folder. "-" is standard output."""
     path = Path(text)

@@ -1,7 +1,7 @@
 """A model that is ready to score photographs, and the score of one photograph."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +57,8 @@ class LoadedModel:
             none.
         options: of the run that trained it; empty for released weights and ONNX files.
         architecture: name and options for `models.build_model`, without the view sizes; empty for ONNX files.
+        sources: the data sets it was trained on by name (`utils.checkpoint.Source`), if there are several; scores are
+            on the scale of the one that `options["score_scale"]` names.
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class LoadedModel:
     branch_means: dict[str, float] | None
     options: dict
     architecture: dict
+    sources: Mapping | None = None
 
     def with_max_pixels(self, max_pixels: int | None) -> "LoadedModel":
         """Return the model with another limit on the size of images; None keeps its own."""

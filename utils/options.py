@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from data.decode import DEFAULT_MAX_PIXELS
 from data.patches import POLICIES
@@ -175,7 +176,7 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--database_dir",
         metavar="DIR",
-        help="folder of the images; DIR/<set> and DIR/../<set> are searched as well",
+        help="folder of the images; DIR/<set> and DIR/../<set> are searched as well (default: that of --metadata)",
     )
     group.add_argument(
         "--metadata",
@@ -202,6 +203,12 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
         "csv: lower opinions are better, as DMOS are; they are negated, so that MOS, scores and quality are all higher "
         "for better images, and RMSE and MAE stay on the label file's scale",
     )
+    group.add_argument(
+        "--source_column",
+        metavar="COLUMN",
+        help="csv: column that says which data set an image is from, for opinions on several scales: pairs are formed "
+        "within a source, opinions are standardised per source, and each source is measured on its own",
+    )
     add_flag(group, "--skip_missing", "skip missing images and opinions that are not numbers, instead of stopping")
     group.add_argument(
         "--random_seed",
@@ -215,7 +222,7 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
 
 DATA_OPTIONS = (
     *("database", "database_dir", "metadata", "image_column", "mos_column", "split_column", "split_by"),
-    *("lower_is_better", "skip_missing", "random_seed"),
+    *("lower_is_better", "source_column", "skip_missing", "random_seed"),
 )
 
 
@@ -226,6 +233,8 @@ def take_data_options(options: argparse.Namespace, trained: dict) -> None:
     defaults = vars(parser.parse_args([]))
     # Another folder or format has another label file.
     not_inherited = {"metadata"} if options.database_dir is not None or options.database is not None else set()
+    if not_inherited or options.metadata is not None:
+        not_inherited |= {"source_column", "database_dir"}
     if options.database not in (None, trained.get("database")):
         not_inherited.add("lower_is_better")
     for name in DATA_OPTIONS:
@@ -240,9 +249,12 @@ def load_labels(options: argparse.Namespace, splits: Sequence[str]) -> LabelTabl
     Raises:
         TableError: as `data.tables.load_table`; or no folder was given.
     """
+    values = {name: getattr(options, name) for name in DATA_OPTIONS}
     if not options.database_dir:
-        raise TableError("no image folder: give one with --database_dir DIR")
-    return load_table(splits=splits, **{name: getattr(options, name) for name in DATA_OPTIONS})
+        if not options.metadata:
+            raise TableError("no image folder: give one with --database_dir DIR")
+        values["database_dir"] = Path(options.metadata).parent
+    return load_table(splits=splits, **values)
 
 
 def add_compute_options(parser) -> argparse._ArgumentGroup:

@@ -22,11 +22,14 @@ from utils.errors import CheckpointError
 FORMAT = "uiqa-checkpoint"
 PICKLE_START, ZIP_START = b"\x80", b"P"
 VERSION = 1
-DESCRIPTION = ("version", "model", "view_spec", "calibration", "branch_means", "options")  # metadata entries
+DESCRIPTION = (  # metadata entries
+    *("version", "model", "normalisation", "view_spec", "calibration", "branch_means", "options", "sources"),
+)
 
 WHERE_TO_GET_WEIGHTS = (
-    "Train one (`python train.py --help`; `make demo` writes ckpts/demo/best.pth), or download the authors' UIQA.pth "
-    "and UIQA.npy into ckpts/ (links: https://github.com/sunwei925/UIQA)"
+    "Leave --checkpoint out of predict.py to score with the model of the repository, train one (`python train.py "
+    "--help`; `make demo` writes ckpts/demo/best.pth), or download the authors' UIQA.pth and UIQA.npy into ckpts/ "
+    "(links: https://github.com/sunwei925/UIQA)"
 )
 
 

@@ -159,7 +159,7 @@ class TestPairs:
         assert (first["index"], second["index"]) == (5, pairs.partner(5, 2))
         for sample in (first, second):
             assert sample["mos"] == np.float32(table["mos"].iloc[sample["index"]])
-            assert set(sample) == {*VIEW_NAMES, "index", "mos"}
+            assert set(sample) == {*VIEW_NAMES, "index", "mos", "source"}
 
     def test_the_salient_view_is_that_of_evaluation(self, pairs, table):
         sample = PhotographDataset(table["path"], SPEC)[5]
@@ -300,3 +300,63 @@ def test_the_ranks_parts_are_the_batch(length, batch_size, world_size):
     assert [list(chain(*together)) for together in zip(*parts, strict=True)] == whole
     later = list(EpochBatches(length, batch_size, 3, range(2), first_step=1))
     assert later == whole[1:]
+
+
+class TestSources:
+    @pytest.fixture
+    def mixed(self, table) -> pd.DataFrame:
+        mos = np.where(np.arange(len(table)) % 3, table["mos"], table["mos"] * 50)
+        return table.assign(mos=mos, source=np.where(np.arange(len(table)) % 3, "small scale", "large scale"))
+
+    def test_opinions_are_standardised_within_each_source(self, mixed):
+        pairs = PairDataset(mixed, SPEC, seed=1, pairing="batch", standardise=True, source_column="source")
+        samples = [pairs[0, index][0] for index in range(len(mixed))]
+        opinions, sources = (np.array([sample[name] for sample in samples]) for name in ("mos", "source"))
+        assert pairs.source_names == ("large scale", "small scale")
+        for source in (0, 1):
+            assert opinions[sources == source].mean() == pytest.approx(0, abs=1e-6)
+            assert opinions[sources == source].std() == pytest.approx(1, abs=1e-6)
+
+    def test_partners_are_of_the_same_source(self, mixed):
+        pairs = PairDataset(mixed, SPEC, seed=1, standardise=True, source_column="source")
+        for epoch in range(5):
+            partners = [pairs.partner(index, epoch) for index in range(len(pairs))]
+            assert (pairs.sources[partners] == pairs.sources).all()
+
+    def test_a_source_without_different_opinions_is_named(self, mixed):
+        mixed["mos"] = mixed["mos"].where(mixed["source"] == "small scale", 3.0)
+        with pytest.raises(TableError, match="training images of large scale have the same one"):
+            PairDataset(mixed, SPEC, seed=1, source_column="source")
+
+    @pytest.fixture
+    def sources(self) -> np.ndarray:
+        return np.repeat([0, 1, 2], [70, 20, 10])
+
+    def keys(self, sources, epochs=range(3), **more) -> list[list[tuple[int, int]]]:
+        return list(EpochBatches(100, 10, 5, epochs, sources=sources, proportions=(2, 1, 1), **more))
+
+    def test_every_batch_mixes_sources_in_their_proportions(self, sources):
+        batches = self.keys(sources)
+        counts = np.array([np.bincount(sources[[index for _, index in batch]], minlength=3) for batch in batches])
+        assert (counts.reshape(3, 10, 3).sum(1) == [50, 25, 25]).all()
+        assert (abs(counts - [5, 2.5, 2.5]) <= 2).all()
+
+    def test_no_photograph_is_drawn_again_before_all_others_of_its_source(self, sources):
+        keys = [key for batch in self.keys(sources) for key in batch]
+        assert len(set(keys)) == len(keys)
+        for source in range(3):
+            times = [number for number, index in keys if sources[index] == source]
+            full = max(times)  # passes before the last are complete
+            for number in range(full):
+                assert times.count(number) == (sources == source).sum()
+
+    def test_a_resumed_epoch_goes_on_with_the_same_batches(self, sources):
+        assert self.keys(sources)[13:] == self.keys(sources, range(1, 3), first_step=3)
+
+    def test_ranks_divide_every_batch(self, sources):
+        parts = [self.keys(sources, rank=rank, world_size=2) for rank in range(2)]
+        assert [first + second for first, second in zip(*parts, strict=True)] == self.keys(sources)
+
+    def test_without_proportions_every_photograph_is_drawn_once(self, sources):
+        batches = list(EpochBatches(100, 10, 5, range(1), sources=sources))
+        assert sorted(key for batch in batches for key in batch) == [(0, index) for index in range(100)]

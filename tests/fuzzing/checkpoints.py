@@ -92,6 +92,7 @@ class Checkpoints:
         self.fields = {
             "model": {"name": "SwinT", "backbone": "timm:test_resnet"},
             "state_dict": self.model.state_dict(),
+            "normalisation": self.model.normalisation,
             "view_spec": spec.to_dict(),
             "mos_scale": {"mean": 0.5, "sd": 0.1},
             "calibration": Calibration((0.9, 0.2, 0.5, 0.1), "validation").to_dict(),

@@ -42,3 +42,14 @@ def test_a_single_score_has_no_pair():
 def test_all_pairs_refuses_other_shapes():
     with pytest.raises(ValueError, match="scores and opinions"):
         all_pairs_loss(torch.zeros(3), torch.zeros(2), 1.0, 1.0)
+
+
+def test_only_images_of_one_source_form_pairs():
+    scores, mos = torch.randn(7), torch.rand(7)
+    sources = torch.tensor([0, 1, 0, 1, 1, 0, 2])
+    losses = all_pairs_loss(scores, mos, 0.1, 1.0, sources)
+    pairs = [(i, j) for i in range(7) for j in range(i) if sources[i] == sources[j]]
+    each = [fidelity_loss(*(values[[k]] for values in (scores, mos) for k in (i, j))) for i, j in pairs]
+    torch.testing.assert_close(losses["fidelity"], torch.stack(each).mean())
+    torch.testing.assert_close(losses["mse"], 2 * ((scores - mos) ** 2).mean())
+    assert all_pairs_loss(scores, mos, 0.1, 1.0, torch.arange(7))["fidelity"] == 0

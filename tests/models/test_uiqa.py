@@ -5,7 +5,7 @@ import torch
 
 from losses import quality_loss
 from models import UIQA, SwinT, build_model, uiqa
-from models.uiqa import IMAGENET_MEAN, IMAGENET_STD
+from models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from utils.benchmarks.plain import PlainUIQA
 
 SIZE = 64
@@ -59,6 +59,22 @@ def test_uint8_and_normalised_floats_give_the_same_score(model):
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     normalised = {name: (view.float() / 255 - mean) / std for name, view in views.items()}
     torch.testing.assert_close(model(**views), model(**normalised))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mean", "std"),
+    [
+        ("swin_nano", IMAGENET_MEAN, IMAGENET_STD),
+        ("timm:resnet18", IMAGENET_MEAN, IMAGENET_STD),
+        ("timm:tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ],
+)
+def test_pixels_are_normalised_as_in_the_trunks_own_pre_training(backbone, mean, std):
+    model = build_model("SwinT", backbone=backbone, view_sizes=SIZES)
+    view = random_views(names=["aesthetic"])["aesthetic"]
+    expected = (view.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    torch.testing.assert_close(model.normalise(view), expected)
+    assert model.normalisation == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
 
 
 @pytest.mark.parametrize("backbone", ["swin_nano", "timm:test_resnet", "timm:test_mambaout"])

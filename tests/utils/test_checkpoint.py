@@ -12,6 +12,7 @@ from tiny_checkpoint import SPEC, content_of, random_views, tiny_model
 
 from data.views import ViewSpec
 from models import SwinT, build_model
+from models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from utils.benchmarks.plain import PlainUIQA, normalise
 from utils.calibration import Calibration
 from utils.checkpoint import load_checkpoint, load_model
@@ -73,6 +74,20 @@ def test_standardised_opinions_are_folded_into_the_scores(model, tmp_path):
     write_weights_file(tmp_path / "c.pth", content_of(model, mean=0.7, sd=0.05))
     views = random_views()
     torch.testing.assert_close(load_model(tmp_path / "c.pth").model(**views), model(**views) * 0.05 + 0.7)
+
+
+def test_views_are_normalised_as_in_the_training_and_by_imagenets_in_checkpoints_of_earlier_versions(model, tmp_path):
+    content = content_of(model)
+    write_weights_file(
+        tmp_path / "c.pth", content | {"normalisation": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
+    )
+    del content["normalisation"]
+    write_weights_file(tmp_path / "old.pth", content)
+    own, old = (load_model(tmp_path / name).model.normalisation for name in ("c.pth", "old.pth"))
+    assert own == {"mean": pytest.approx([0.1, 0.2, 0.3]), "std": pytest.approx([0.4, 0.5, 0.6])}
+    assert old == {"mean": pytest.approx(IMAGENET_MEAN), "std": pytest.approx(IMAGENET_STD)}
+    initialise(model, tmp_path / "c.pth")
+    assert model.normalisation == own
 
 
 def test_a_released_state_dict_scores_as_torchvisions_trunks_do_also_when_saved_from_dataparallel(tmp_path):
@@ -198,6 +213,14 @@ def test_a_checkpoint_with_a_part_missing_is_one_error_that_names_the_file(key, 
         ("calibration", {"parameters": None}),
         ("calibration", {"parameters": [0.9, 0.2], "fitted_on": "validation", "reason": ""}),
         ("version", "first"),
+        ("normalisation", None),
+        ("normalisation", {"mean": [0.5, 0.5, 0.5]}),
+        ("normalisation", {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5]}),
+        ("normalisation", {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.0, 0.5]}),
+        ("normalisation", {"mean": [0.5, float("nan"), 0.5], "std": [0.5, 0.5, 0.5]}),
+        ("sources", ["one"]),
+        ("sources", {"one": {"mean": 0.0, "sd": 0.0, "calibration": None, "metrics": None}}),
+        ("sources", {"one": {"mean": 0.0}}),
     ],
 )
 def test_a_checkpoint_with_a_wrong_part_is_one_error_that_names_the_file(key, value, model, tmp_path):

@@ -1,10 +1,12 @@
 """Suites for the quality map: its cost, whether it locates the distortion, and what averaging over draws gains."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from data.decode import decode_rgb
 from data.seeding import Purpose, derive_generator
 from data.synthetic import HEIGHT, WIDTH, degrade, render_scene
 from data.views import ViewSpec, make_views, sample_draws
@@ -54,18 +56,21 @@ def contributions(jpeg: bytes, settings: Settings) -> Measurement:
 
 
 def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
-    """Blur each quarter of unseen demo scenes: does the map drop most there? And how do scores spread over draws?"""
+    """Blur each quarter of photographs, or of unseen demo scenes: does the map drop most there?
+
+    And how do scores spread over draws?
+    """
     loaded = load_model(settings.checkpoint)
     spec = loaded.view_spec
     if "distortion" not in spec.views:
         raise RunError(f"{settings.checkpoint}: the suite needs a model with the distortion view; this one has none")
     torch.manual_seed(0)
     untrained = build_model(**loaded.architecture, view_sizes=spec.view_sizes)
+    untrained.set_normalisation(**loaded.model.normalisation)
     models = {"trained": loaded.model.to(settings.device), "untrained": untrained.to(settings.device).eval()}
     hits = dict.fromkeys(models, 0)
     variances: dict[int, list[float]] = {1: [], MANY_DRAWS: []}
-    for scene in range(settings.rounds):
-        sharp = render_scene(derive_generator(Purpose.SCENE, UNSEEN_SEED, scene), HEIGHT, WIDTH).copy()
+    for scene, sharp in enumerate(sharp_images(settings)):
         images = [sharp, *(blur_quarter(sharp, row, column) for row, column in QUARTERS)]
         for name, model in models.items():
             before, *after = distortion_maps(model, spec, images)
@@ -78,16 +83,24 @@ def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
                 of_scenes.append(np.var(scores_by_seed(models["trained"], spec, sharp, draws), ddof=1))
     score_sd = {draws: float(np.sqrt(np.mean(of_scenes))) for draws, of_scenes in variances.items()}
     figures = {
-        "scenes": settings.rounds,
-        "cases": 4 * settings.rounds,
+        "images": scene + 1,
+        "cases": 4 * (scene + 1),
         "blur_px": BLUR,
-        "blurred_quarter_falls_most": {name: count / (4 * settings.rounds) for name, count in hits.items()},
+        "blurred_quarter_falls_most": {name: count / (4 * (scene + 1)) for name, count in hits.items()},
         "chance": 0.25,
         "seeds": SEEDS,
         "score_sd": {f"{draws} draw(s)": sd for draws, sd in score_sd.items()},
         "score_sd_falls_by": score_sd[1] / score_sd[MANY_DRAWS],
     }
     return Measurement(figures=figures)
+
+
+def sharp_images(settings: Settings) -> Iterator[np.ndarray]:
+    """Yield the given photographs, or rendered scenes without any; as many as there are rounds."""
+    for path in settings.photographs[: settings.rounds]:
+        yield decode_rgb(path).copy()
+    for scene in range(settings.rounds if not settings.photographs else 0):
+        yield render_scene(derive_generator(Purpose.SCENE, UNSEEN_SEED, scene), HEIGHT, WIDTH).copy()
 
 
 def blur_quarter(image: np.ndarray, row: int, column: int) -> np.ndarray:

@@ -26,7 +26,7 @@ class Settings:
         backbone: a key of `models.backbones.SWIN_CONFIGS`.
         config: whose model the suite `latency` times instead.
         checkpoint: whose map the suite `map` tests, and whose scores the suite `precision` compares.
-        photographs: files that the suite `precision` compares scores on; none for rendered ones.
+        photographs: files that the suites `precision` and `map` read; none for rendered ones.
     """
 
     rounds: int

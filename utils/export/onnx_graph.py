@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
 
 import torch
 from safetensors.torch import save
@@ -26,14 +27,28 @@ CHECKED_BATCHES = (1, 3)
 LARGEST_ONNX = 2**31 - 2**24  # bytes of weights: a file holds 2 GiB, of which the graph needs some
 
 
-def export_safetensors(loaded: LoadedModel, path: str | os.PathLike) -> None:
+def export_safetensors(loaded: LoadedModel, path: str | os.PathLike, half: bool = False) -> None:
     """Write the weights as safetensors, with everything else that scoring needs in the header.
 
     `utils.checkpoint.load_model` restores the same `LoadedModel`, whose scores are on the data set's scale; safetensors
     alone restores the state dict. Tensors that share memory are written once per name.
+
+    Args:
+        loaded: from `utils.checkpoint.load_model`.
+        path: the file.
+        half: write the trunks' matrices and kernels as float16. Biases, statistics, normalisations and the head stay
+            float32: they are small, and statistics may be out of float16's range.
     """
     state = {name: value.detach().clone().contiguous() for name, value in loaded.model.state_dict().items()}
-    content = _description(loaded) | {"options": loaded.options}
+    if half:
+        for name, value in state.items():
+            if value.dim() > 1 and value.is_floating_point() and not name.startswith("quality."):
+                state[name] = value.half()
+    # Without the measures of the last validation, which may be NaN
+    sources = loaded.sources and {
+        name: replace(source, metrics=None).to_dict() for name, source in loaded.sources.items()
+    }
+    content = _description(loaded) | {"options": loaded.options, "sources": sources}
     with replace_file(path) as unfinished:
         unfinished.write_bytes(save(state, encode(content, FORMAT)))
 
@@ -78,6 +93,7 @@ def _description(loaded: LoadedModel) -> dict:
     return {
         "version": VERSION,
         "model": loaded.architecture,
+        "normalisation": loaded.model.normalisation,
         "view_spec": loaded.view_spec.to_dict(),
         "calibration": loaded.calibration and loaded.calibration.to_dict(),
         "branch_means": loaded.branch_means,
@@ -102,7 +118,8 @@ class _Graph(QualityModel):
 
     def __init__(self, model: QualityModel):
         trunks = model.trunks()
-        super().__init__(sum(trunk.num_features for trunk in trunks.values()))
+        super().__init__(list(trunks.values()))
+        self.set_normalisation(**model.normalisation)
         self.view_names = model.view_names
         self.quality = model.quality
         # One entry per trunk: if it reads several views, the file has its weights once.

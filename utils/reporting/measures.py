@@ -34,11 +34,11 @@ def evaluation_report(
         seed: of the bootstrap.
 
     Returns:
-        `split`, `n`; `training_images`, None, for test.py to fill in; for each protocol the five measures, `ci95` (95 %
-        intervals by the bootstrap, the mapping held fixed) and `mapping` (its description): `raw` scores; `val_fitted`,
-        which is `quality`, None without a mapping; `test_fitted`, mapped by a fit on these labels themselves: a bound,
-        not a result; `groups`, None without `group_by`; `resample_by`, the column and its number of `groups`, or None;
-        and `bootstrap`, its description.
+        `split`, `n`; `source` and `training_images`, None, for test.py to fill in; for each protocol the five measures,
+        `ci95` (95 % intervals by the bootstrap, the mapping held fixed) and `mapping` (its description): `raw` scores;
+        `val_fitted`, which is `quality`, None without a mapping; `test_fitted`, mapped by a fit on these labels
+        themselves: a bound, not a result; `groups`, None without `group_by`; `resample_by`, the column and its number
+        of `groups`, or None; and `bootstrap`, its description.
     """
     scores, mos = table["score"].to_numpy(), table["mos"].to_numpy()
     own = fit_calibration(scores, mos, f"the {'measured' if split == ALL else split} labels themselves")
@@ -46,10 +46,11 @@ def evaluation_report(
     if is_mapped(table):
         protocols["val_fitted"] = (table["quality"].to_numpy(), mapping)
     groups = resampling_groups(table, resample_by)
-    report = {"split": split, "n": len(scores), "training_images": None}
+    report = {"split": split, "n": len(scores), "source": None, "training_images": None}
     for name, protocol in protocols.items():
         report[name] = protocol and measure(scores, protocol[0], mos, groups, seed) | {"mapping": protocol[1]}
-    report["groups"] = group_report(table, group_by, resample_by) if group_by else None
+    has_groups = bool(group_by) and len(group_names(table, group_by)) > 0  # a column may be empty for one data set
+    report["groups"] = group_report(table, group_by, resample_by) if has_groups else None
     report["resample_by"] = resample_by and {"column": resample_by, "groups": len(set(groups))}
     drawn = resampled_text(len(scores), groups, resample_by)
     return report | {"bootstrap": f"paired percentile, {RESAMPLES:,} resamples of {drawn}, the mapping held fixed"}
@@ -78,7 +79,7 @@ def group_report(table: pd.DataFrame, column: str, resample_by: str | None = Non
 
     Returns:
         `column`; `protocol`, the description of the mapping; `measures`: for each group, in natural order, `n` and the
-        measures with `ci95`.
+        measures with `ci95`; `mean`: of each measure over the groups in which it is defined.
 
     Raises:
         RunError: as `group_names` and `resampling_groups`.
@@ -95,7 +96,8 @@ def group_report(table: pd.DataFrame, column: str, resample_by: str | None = Non
         )
         groups[str(name)] = {"n": len(rows)} | measures
     protocol = "the mapping is that of the whole split" if mapped == "quality" else "raw scores"
-    return {"column": column, "protocol": protocol, "measures": groups}
+    values = pd.DataFrame([[measures[name] for name in MEASURES] for measures in groups.values()], columns=MEASURES)
+    return {"column": column, "protocol": protocol, "measures": groups, "mean": values.mean().to_dict()}
 
 
 def group_names(table: pd.DataFrame, column: str) -> list:
@@ -159,6 +161,8 @@ def heading(report: dict) -> str:
     """Return which images were measured."""
     n, split = report["n"], report["split"]
     images = f"all {n} images" if split == ALL else f"{split} split, {n} images"
+    if report["source"]:
+        images = f"{report['source']}: {images}"
     return images + (", training images included" if report["training_images"] else "")
 
 
@@ -217,6 +221,8 @@ def summary(report: dict) -> str:
         groups = report["groups"]
         named = {f"{name} ({measures['n']})": measures for name, measures in groups["measures"].items()}
         lines += ["", f"Within each {groups['column']} (images); {groups['protocol']}", measures_table(named)]
+        mean = ", ".join(f"{name} {value:.4f}" for name, value in groups["mean"].items())
+        lines.append(f"mean over {len(named)} groups: {mean}")
         correlations += [measures["SRCC"] for measures in named.values()]
     if not np.isfinite(correlations).all():
         lines.append("nan: correlations of constant values, or of fewer than two images, are undefined.")

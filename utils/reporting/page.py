@@ -2,7 +2,9 @@
 
 import math
 import os
+import re
 import secrets
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -67,11 +69,18 @@ def write_report(
         "options": ", ".join(f"{name}={value}" for name, value in options.items() if value is not None),
         "data": f"{report['n']} images; fingerprint of names and opinions {report['fingerprint']}",
     }
-    page = folder / f"report_{split}.html"
+    name = f"{split}_{file_stem(report['source'])}" if report["source"] else split
+    page = folder / f"report_{name}.html"
     write_html_report(page, report, table, thumbnails(paths, max_pixels), sections, gallery, details)
     mapping = report["val_fitted"]["mapping"] if report["val_fitted"] else ""
-    draw_scatter(table, mapping, [folder / f"scatter_{split}.{suffix}" for suffix in ("pdf", "png")])
+    draw_scatter(table, mapping, [folder / f"scatter_{name}.{suffix}" for suffix in ("pdf", "png")])
     return page
+
+
+def file_stem(name: str) -> str:
+    """Return a name from a label file in a form that is safe in the name of a file."""
+    stem = re.sub(r"[^\w.-]+", "_", name)[:80]
+    return stem if stem == name else f"{stem}_{zlib.crc32(name.encode()):08x}"  # other names may have the same stem
 
 
 def write_html_report(

@@ -1,7 +1,7 @@
 """The scores of a split: from a model, from a file, or from baselines that ignore the photograph's content."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,12 @@ class ScoredSplit:
 
 
 def score_split(
-    loaded: LoadedModel, rows: pd.DataFrame, draws: int, columns: Sequence[str], score: Callable
+    loaded: LoadedModel,
+    rows: pd.DataFrame,
+    draws: int,
+    columns: Sequence[str],
+    score: Callable,
+    source_column: str | None = None,
 ) -> ScoredSplit:
     """Score the photographs of a split.
 
@@ -48,6 +53,7 @@ def score_split(
         draws: fragment draws per photograph.
         columns: of the rows to add to the table of predictions, such as the one to group by.
         score: `utils.inference.score_photographs` with device, batch size and workers filled in.
+        source_column: column that says which data set a photograph is from; see `on_scale_of_source`.
 
     Raises:
         RunError: none of them could be scored.
@@ -55,10 +61,63 @@ def score_split(
     rows = rows.reset_index(drop=True)
     scores = score(loaded.model, PhotographDataset(rows["path"], loaded.view_spec, draws=draws), progress="scoring")
     failures = [{"image": rows["image"][index], "error": message} for index, message in scores.failures]
-    table = rows[["image", "mos"]].join(predictions_table(scores, loaded.calibration))[np.isfinite(scores.scores)]
+    if source_column:
+        for failure, (index, _) in zip(failures, scores.failures, strict=True):
+            failure["source"] = rows[source_column][index]
+    table = rows[["image", "mos"]].join(predictions_table(scores, loaded.calibration))
+    if source_column and loaded.sources:
+        table = on_scale_of_source(table, rows[source_column], loaded)
+    table = table[np.isfinite(scores.scores)]
     if table.empty:
         raise RunError(f"none of the {len(rows)} images could be scored; the first: {failures[0]['error']}")
     return ScoredSplit(*_join_labels(table, rows, columns), failures, scores.tally)
+
+
+def on_scale_of_source(table: pd.DataFrame, sources: pd.Series, loaded: LoadedModel) -> pd.DataFrame:
+    """Bring predictions to the scale of the data set that each photograph is from.
+
+    A model that was trained on several data sets scores on the scale of one. Scores of photographs from another are
+    moved to the mean and s.d. of its training opinions, and have its own mapping to quality. Photographs of a data set
+    that the model was not trained on keep their scores, and have no quality.
+
+    Args:
+        table: predictions.
+        sources: the data set of each row.
+        loaded: a model with `sources`.
+    """
+    table, own = table.copy(), loaded.sources[loaded.options["score_scale"]]
+    scales = [name for name in table if name.startswith("points_") or name in ("draw_sd", "sampling_error")]
+    for name in sources.unique():
+        rows = sources == name
+        source = loaded.sources.get(name)
+        if source is None:
+            table.loc[rows, "quality"] = np.nan
+            continue
+        table.loc[rows, scales] *= source.sd / own.sd
+        scores = (table.loc[rows, "score"] - own.mean) / own.sd * source.sd + source.mean
+        table.loc[rows, "score"] = scores
+        table.loc[rows, "quality"] = source.calibration(scores.to_numpy()) if source.calibration else np.nan
+    return table
+
+
+def by_source(scored: ScoredSplit, column: str | None) -> dict[str | None, ScoredSplit]:
+    """Divide a scored split by the data sets that its photographs are from; without a column it is returned as None's.
+
+    Raises:
+        RunError: there is no such column.
+    """
+    if column is None:
+        return {None: scored}
+    if column not in scored.table:
+        raise RunError(f"--source_column {column}: no such column; choose from {listing(scored.table.columns)}")
+    empty = scored.table.loc[scored.table[column].isna(), "image"]
+    if len(empty):
+        raise RunError(f"--source_column {column}: {len(empty)} images have no entry in this column: {listing(empty)}")
+    parts = {}
+    for name, part in scored.table.groupby(column, sort=False):
+        failures = [failure for failure in scored.failures if failure["source"] == name]
+        parts[name] = replace(scored, table=part.reset_index(drop=True), failures=failures)
+    return parts
 
 
 def read_split(path: str, labels: LabelTable | None, split: str, columns: Sequence[str]) -> ScoredSplit:
@@ -112,6 +171,7 @@ def measure_controls(
     paths = [scored.paths[image] for image in scored.table["image"]]
     torch.manual_seed(0)
     untrained = build_model(**loaded.architecture, view_sizes=loaded.view_spec.view_sizes)
+    untrained.set_normalisation(**loaded.model.normalisation)
     untrained.to(next(loaded.model.parameters()).device)
     photographs = PhotographDataset(paths, loaded.view_spec, draws=draws)
     candidates = {

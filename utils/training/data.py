@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from data.datasets import PairDataset, PhotographDataset
 from data.decode import ImageError
 from data.files import listing, printable
 from data.packed import PackedPhotographs, PackedViews
-from data.tables import LabelTable, data_fingerprint
+from data.tables import LabelTable, TableError, data_fingerprint
 from data.views import ViewSpec
 from utils.distributed import rank, world_size
 from utils.errors import RunError
@@ -32,6 +33,8 @@ class TrainingData:
         training: pairs, or single photographs with `--pairing batch`; their opinions are on the scale of the loss.
         validation: photographs.
         validation_mos: (n,) float64, their opinions on the data set's scale.
+        validation_sources: (n,) the source of each, "" if there is one source.
+        score_scale: the source whose scale the scores of the saved model have.
         fingerprint: of the names and opinions of both splits.
     """
 
@@ -39,7 +42,19 @@ class TrainingData:
     training: PairDataset
     validation: Photographs
     validation_mos: np.ndarray
+    validation_sources: np.ndarray
+    score_scale: str
     fingerprint: str
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether opinions are of several sources, each with its own scale."""
+        return self.training.source_names != ("",)
+
+    @property
+    def mos_scale(self) -> dict[str, float]:
+        """`mean` and `sd` that bring scores on the scale of the loss to that of the saved model."""
+        return self.training.mos_scales[self.score_scale]
 
 
 def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingData:
@@ -49,15 +64,19 @@ def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingD
         TableError, PackError, RunError: labels, pack or teacher's scores cannot be used.
     """
     table = load_labels(options, splits=("train", "val"))
+    _check_sources(options, table)
     training, validation = table.split("train"), table.split("val")
     validation_spec = replace(spec, patches=options.validation_patches)
-    fingerprint = " ".join(data_fingerprint(rows) for rows in (training, validation))
+    fingerprint = " ".join(data_fingerprint(rows, options.source_column) for rows in (training, validation))
     packed = None
     if options.packed:
         packed = PackedViews(options.packed, pd.concat([training, validation]), validation_spec, options.random_seed)
     training = training.drop(columns="teacher", errors="ignore")  # of the label file: a target only if asked for
     if options.distill_from:
-        training = training.assign(teacher=teacher_scores(options.distill_from, training["image"]))
+        training = training.assign(
+            teacher=teacher_scores(options.distill_from, training["image"], options.source_column)
+        )
+    column = options.source_column
     return TrainingData(
         table=table,
         training=PairDataset(
@@ -68,26 +87,78 @@ def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingD
             options.pairing,
             options.horizontal_flip,
             standardise=options.mos_scale == "standardise",
+            source_column=column,
         ),
         validation=PackedPhotographs(packed, validation.index)
         if packed
         else PhotographDataset(validation["path"], validation_spec),
         validation_mos=validation["mos"].to_numpy(),
+        validation_sources=validation[column].to_numpy() if column else np.full(len(validation), ""),
+        score_scale=(options.score_scale or training[column].iloc[0]) if column else "",
         fingerprint=fingerprint,
     )
 
 
-def teacher_scores(path: str, images: pd.Series) -> np.ndarray:
+def proportions(data: TrainingData, weights: Mapping[str, float] | None) -> dict:
+    """Return the arguments of `data.datasets.EpochBatches` for the proportions of `--source_weights`."""
+    if not weights:
+        return {}
+    return {"sources": data.training.sources, "proportions": [weights[name] for name in data.training.source_names]}
+
+
+def _check_sources(options: argparse.Namespace, table: LabelTable) -> None:
+    """Check the sources of opinions that options name against those of a label table.
+
+    Raises:
+        TableError: a source has validation images but no training images, or none of different opinions.
+        RunError: an option names an unknown source.
+    """
+    column = options.source_column
+    if not column:
+        return
+    splits = {split: table.split(split)[column].unique().tolist() for split in ("train", "val")}
+    unknown = set(splits["val"]) - set(splits["train"])
+    if unknown:
+        raise TableError(
+            f"{table.source}: validation images of {listing(sorted(unknown))}, but no training images, whose opinions "
+            "give the scale"
+        )
+    rated = table.split("val").groupby(column)["mos"].nunique()
+    if (rated < 2).any():
+        raise TableError(
+            f"{table.source}: the validation images of {listing(rated.index[rated < 2])} all have the same opinion, so "
+            "that no correlation can be measured; --seed of prepare.py labels or --random_seed draws others"
+        )
+    scale = options.score_scale or splits["train"][0]
+    if scale not in splits["val"]:
+        raise RunError(
+            f"--score_scale {scale}: no validation images of this source, which the mapping to quality is fitted on; "
+            f"choose from {', '.join(splits['val'])}"
+        )
+    if options.source_weights and set(options.source_weights) != set(splits["train"]):
+        raise RunError(
+            f"--source_weights must name every source of the training images once: {', '.join(splits['train'])}"
+        )
+
+
+def teacher_scores(path: str, images: pd.Series, source_column: str | None = None) -> np.ndarray:
     """Return another model's scores of the training images, (n,) float64.
 
     Args:
         path: a file of predictions.
         images: names of the training images.
+        source_column: must be in the file if opinions are of several sources; its scores are then on their scales.
 
     Raises:
-        RunError: the file cannot be read, or lacks an image.
+        RunError: the file cannot be read, or lacks an image or the column.
     """
-    scores = read_predictions(path).set_index("image")["score"].reindex(images)
+    predictions = read_predictions(path)
+    if source_column and source_column not in predictions:
+        raise RunError(
+            f"--distill_from {path}: has no column {source_column!r}: its scores are not on the scale of each source; "
+            f"write it by: python test.py --split train --source_column {source_column} and the teacher's --checkpoint"
+        )
+    scores = predictions.set_index("image")["score"].reindex(images)
     missing = scores.index[scores.isna()]
     if len(missing):
         raise RunError(

@@ -65,6 +65,8 @@ def initialise(model: QualityModel, path: str | os.PathLike, mos_mean: float = 0
     """
     content = read_weights_file(path)
     checkpoint = Checkpoint.from_dict(content, path) if is_ours(content, path) else None
+    if checkpoint:
+        model.set_normalisation(**checkpoint.normalisation)
     state_dict = unwrap_state_dict(vars(checkpoint) if checkpoint else content)
     # A single trunk's checkpoint has the same keys as a model whose branches share a trunk, but a narrower head.
     same_head = getattr(state_dict.get("quality.0.weight"), "shape", None) == model.quality[0].weight.shape

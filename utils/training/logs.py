@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from data.files import replace_file, write_csv, write_json
 from models.uiqa import QualityModel
 from utils.calibration import Calibration
+from utils.checkpoint import Source
 from utils.distributed import HostCopy, world_size
 from utils.environment import environment
 from utils.errors import RunError
@@ -158,16 +159,31 @@ def log_setup(run: Run, model: QualityModel, source: str) -> None:
     say(f"Labels: {table.source} ({counts}; {table.split_rule})")
     for note in table.notes:
         say(f"Note: {note}")
+    if run.data.has_sources:
+        counts = np.bincount(run.data.training.sources)
+        names = ", ".join(f"{name} ({n})" for name, n in zip(run.data.training.source_names, counts, strict=True))
+        say(f"Sources: {names}; scores have the scale of {run.data.score_scale}")
     say(f"Model: {options.model} with {options.backbone}, {parameters / 1e6:.2f} M parameters, from {source}")
     say(f"Device: {run.device.type} x {devices}, {options.num_workers} data workers; checkpoints in {run.snapshots}")
 
 
-def format_validation(metrics: dict[str, float], count: int, total: int, calibration: Calibration) -> str:
+def format_validation(
+    metrics: Mapping[str, float],
+    count: int,
+    total: int,
+    calibration: Calibration | None,
+    sources: Mapping[str, Source] | None = None,
+) -> str:
     """Return the validation measures as a line of the log; `count` of the `total` images could be used."""
     images = f"{count} images" if count == total else f"{count} of {total} images"
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     undefined = "" if math.isfinite(metrics["SRCC"]) else " | NaN: correlations of constant scores are undefined"
-    mapping = "" if calibration.parameters else f" | no mapping: {calibration.reason}"
+    mapping = "" if calibration is None or calibration.parameters else f" | no mapping: {calibration.reason}"
+    if sources:
+        text = f"mean over sources {text}"
+        for name, source in sources.items():
+            if source.metrics:
+                text += f" | {name}: SRCC {source.metrics['SRCC']:.4f}, PLCC {source.metrics['PLCC']:.4f}"
     return f"validation ({images}): {text}{mapping}{undefined}"
 
 

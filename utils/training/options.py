@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from data.datasets import PAIRINGS
-from utils.command_line import add_flag, file_name, integer, list_first, make_parser, number
+from utils.command_line import add_flag, file_name, integer, list_first, make_parser, number, weights
 from utils.distributed import launched_processes
 from utils.options import (
     add_compile,
@@ -151,6 +151,19 @@ def _add_objective(parser) -> None:
         "opinions of UHD-IQA have a s.d. of 0.046: unscaled, a reversed pair 0.05 apart costs almost nothing (0.0008)",
     )
     group.add_argument(
+        "--source_weights",
+        type=weights,
+        metavar="NAME=X,...",
+        help="with --source_column: proportions in which every epoch and batch mix the sources, e.g. A=3,B=1; an epoch "
+        "keeps its number of images, so small sources are repeated (default: every image once)",
+    )
+    group.add_argument(
+        "--score_scale",
+        metavar="NAME",
+        help="with --source_column: the source whose scale the saved model's scores have (default: that of the first "
+        "training image)",
+    )
+    group.add_argument(
         "--pairing",
         choices=PAIRINGS,
         default="partner",
@@ -258,5 +271,12 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
             f"--accumulate {options.accumulate} does not work with --pairing batch: pairs across the parts of a batch "
             "would be lost; use --pairing partner, or several GPUs with torchrun"
         )
+    if options.source_column and options.mos_scale != "standardise":
+        parser.error(
+            f"--source_column {options.source_column}: opinions of several sources are on several scales; add "
+            "--mos_scale standardise"
+        )
+    if (options.source_weights or options.score_scale) and not options.source_column:
+        parser.error("--source_weights and --score_scale need --source_column")
     if options.resume and options.overwrite:
         parser.error("--resume continues a run, --overwrite restarts it: give one of them")

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from data.files import exclusive_lock
 from data.views import ViewSpec
 from utils.calibration import Calibration
-from utils.checkpoint import Checkpoint, load_checkpoint
+from utils.checkpoint import Checkpoint, Source, load_checkpoint
 from utils.command_line import make_folder
 from utils.distributed import all_gather_objects, barrier, rank
 from utils.errors import CheckpointError, RunError
@@ -72,16 +72,19 @@ class Run:
         metrics: dict[str, float] | None = None,
         calibration: Calibration | None = None,
         branch_means: dict[str, float] | None = None,
+        sources: dict[str, Source] | None = None,
     ) -> Checkpoint:
         """Return a checkpoint for scoring, with the results of the last validation if there are any."""
         return Checkpoint(
             model=model_options(vars(self.options)),
             state_dict=state.weights(),
+            normalisation=state.model.normalisation,
             view_spec=self.spec,
-            mos_scale=self.data.training.mos_scale,
+            mos_scale=self.data.mos_scale,
             calibration=calibration,
             branch_means=branch_means,
             options=vars(self.options),
+            sources=sources,
             fingerprint=self.data.fingerprint,
             metrics=metrics,
             epoch=state.epoch,

@@ -107,6 +107,8 @@ class TrainingState:
         """
         resume = checkpoint.resume
         try:
+            for model in (self.model, *([self.averaged.module] if self.averaged is not None else ())):
+                model.set_normalisation(**checkpoint.normalisation)
             self.model.load_state_dict(resume.trained_weights or checkpoint.state_dict)
             if self.averaged is not None:
                 self.averaged.module.load_state_dict(checkpoint.state_dict)

@@ -28,7 +28,11 @@ class Objective:
     distill_weight: float
 
     def __call__(
-        self, scores: torch.Tensor, targets: list[torch.Tensor], counts: list[int]
+        self,
+        scores: torch.Tensor,
+        targets: list[torch.Tensor],
+        counts: list[int],
+        sources: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the loss of a part of the batch.
 
@@ -36,6 +40,8 @@ class Objective:
             scores: (n,) of this rank's part; n may be 0.
             targets: opinions and, with a teacher, its scores; (n,) each.
             counts: photographs of the whole batch on every rank.
+            sources: (n,) number of the data set of each photograph of this rank, which only "batch" needs: partners are
+                of one data set.
 
         Returns:
             The loss to differentiate: summed over parts and ranks, its gradients are those of the whole batch. And
@@ -45,8 +51,10 @@ class Objective:
         if self.pairing == "batch":
             # Every rank computes the loss of all pairs, and its gradient with respect to its own scores.
             all_scores = torch.cat(gather_rows(scores, counts))
+            all_sources = None if sources is None else torch.cat(gather_rows(sources, counts))
             losses = [
-                all_pairs_loss(all_scores, torch.cat(gather_rows(target, counts)), *weights) for target in targets
+                all_pairs_loss(all_scores, torch.cat(gather_rows(target, counts)), *weights, all_sources)
+                for target in targets
             ]
             weight, reported_weight = 1.0, 1 / world_size()
         elif len(scores):

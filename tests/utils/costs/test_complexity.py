@@ -18,7 +18,7 @@ class Shared(QualityModel):
     view_names = ("whole", "patches")
 
     def __init__(self, trunk: nn.Module):
-        super().__init__(2 * trunk.num_features)
+        super().__init__([trunk, trunk])
         self.trunk = trunk
 
     def trunks(self) -> dict[str, nn.Module]:

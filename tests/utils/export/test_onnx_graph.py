@@ -28,7 +28,7 @@ class OneTrunk(QualityModel):
 
     def __init__(self, backbone: str):
         trunk = build_trunk(backbone, 64)
-        super().__init__(2 * trunk.num_features)
+        super().__init__([trunk, trunk])
         self.trunk = trunk
 
     def trunks(self) -> dict[str, torch.nn.Module]:

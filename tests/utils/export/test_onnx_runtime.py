@@ -120,7 +120,6 @@ def test_a_given_calibration_replaces_the_files(exported, tmp_path):
         (["--onnx={pth}"], "tiny.pth"),
         (["--onnx=absent.onnx"], "export.py"),
         (["--onnx={onnx}", "--calibration=absent.npy"], "absent.npy"),
-        ([], "--onnx"),
     ],
 )
 def test_contradictory_or_unusable_options_are_one_error(words, named, exported, capsys):

@@ -44,7 +44,7 @@ def report(sample) -> dict:
 
 def test_the_three_protocols_have_measures_and_intervals(report):
     protocols = ["raw", "val_fitted", "test_fitted"]
-    assert list(report) == ["split", "n", "training_images", *protocols, "groups", "resample_by", "bootstrap"]
+    assert list(report) == ["split", "n", "source", "training_images", *protocols, "groups", "resample_by", "bootstrap"]
     assert (report["split"], report["n"]) == ("test", 60)
     for protocol in ("raw", "val_fitted", "test_fitted"):
         assert set(report[protocol]) == {*MEASURES, "ci95", "mapping"}

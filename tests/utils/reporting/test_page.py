@@ -32,7 +32,8 @@ def labels(tiny_dataset, tmp_path_factory) -> Path:
             name = EVIL if not rows else f"{copy}_{number}.jpg"
             shutil.copy(path, folder / name)
             group = EVIL_GROUP if number % 2 else "plain"
-            rows.append({"image": name, "mos": 0.2 + 0.02 * number, "split": "test", "kind": group})
+            mos = 3.0 if name == EVIL else 0.2 + 0.02 * number  # the largest error, so that it has a card
+            rows.append({"image": name, "mos": mos, "split": "test", "kind": group})
     pd.DataFrame(rows).to_csv(folder / "labels.csv", index=False)
     return folder / "labels.csv"
 

@@ -35,7 +35,7 @@ def test_the_test_split_is_not_read(tiny_dataset):
 
 def test_standardised_opinions_have_mean_zero_and_sd_one(tiny_dataset):
     plain, standardised = (load(f"--database_dir={tiny_dataset}", f"--mos_scale={s}") for s in ("none", "standardise"))
-    assert plain.training.mos_scale == {"mean": 0.0, "sd": 1.0}
+    assert plain.mos_scale == {"mean": 0.0, "sd": 1.0}
     assert plain.training[0, 0][0]["mos"] == pytest.approx(plain.training.mos[0])
     opinions = [standardised.training[0, index][0]["mos"] for index in range(12)]
     assert np.mean(opinions) == pytest.approx(0, abs=1e-6)

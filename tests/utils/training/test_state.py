@@ -58,7 +58,9 @@ def test_a_state_that_is_resumed_is_the_state_that_was_saved(state, tmp_path):
         state.model.quality[0].weight.fill_(2.0)
     state.update(clip_grad=0.0)
     state.epoch, state.step, state.best, state.history = 3, 2, 0.25, [{"epoch": 3, "loss": 0.1}]
-    checkpoint = Checkpoint({}, state.weights(), ViewSpec(), {"mean": 0.0, "sd": 1.0}, None, None, {})
+    checkpoint = Checkpoint(
+        {}, state.weights(), state.model.normalisation, ViewSpec(), {"mean": 0.0, "sd": 1.0}, None, None, {}
+    )
     replace(checkpoint, resume=state.to_resume()).save(tmp_path / "last.pth")
     saved = load_checkpoint(tmp_path / "last.pth")
     with torch.no_grad():

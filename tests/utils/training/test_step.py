@@ -51,7 +51,9 @@ def batch_of(step: int, pairing: str, rank: int = 0, world_size: int = 1, photog
 def train_on(state: TrainingState, batches: list[dict], options: argparse.Namespace) -> list[float]:
     """Train an epoch of these batches with the loop of train.py; return the losses of each step."""
     losses = []
-    data = SimpleNamespace(training=SimpleNamespace(paths=["a.jpg"] * 100, target_names=tuple(options.targets)))
+    data = SimpleNamespace(
+        training=SimpleNamespace(paths=["a.jpg"] * 100, target_names=tuple(options.targets)), has_sources=False
+    )
     curves = SimpleNamespace(add_images=lambda *_: None, add_scalar=lambda name, value, step: losses.append(value))
     run = Run(options, data, SPEC, CPU, Path(), Path(), curves, Interruption())
     options.print_samples = 1

@@ -1,0 +1,115 @@
+"""Measure controls on a label table: a ridge regression on ImageNet features, and the group alone.
+
+    python docs/controls.py opinions.csv --source BIQ2021
+
+The ridge regression reads frozen features of EfficientNet-Lite0 (means and standard deviations over each of its five
+stages, on the whole photograph at its own size) and chooses its penalty on 1,000 training images. The other control
+gives every photograph the mean opinion of the training images of its group. Features are kept beside the table, so
+that the command can be interrupted.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from data.decode import decode_rgb  # noqa: E402
+from data.files import replace_file  # noqa: E402
+from data.tables import load_table  # noqa: E402
+from models.imagenet import packaged_state_dict  # noqa: E402
+from utils.calibration import fit_calibration  # noqa: E402
+from utils.progress import progress_bar  # noqa: E402
+from utils.reporting.measures import group_report, measure, measures_table  # noqa: E402
+
+BACKBONE = "tf_efficientnet_lite0"
+PENALTIES = 10.0 ** np.arange(-1, 7, 0.5)
+CHOICE = 1000  # training images on which the penalty is chosen
+SAVE_EVERY = 500
+
+
+@torch.no_grad()
+def features(paths: list[str], file: Path) -> np.ndarray:
+    """Return the features of photographs, (n, 2 * channels of all stages) float32; those in the file are kept."""
+    model = timm.create_model(BACKBONE, features_only=True).eval()
+    state = packaged_state_dict(BACKBONE)
+    model.load_state_dict({name: state[name] for name in model.state_dict()}, strict=True)
+    mean, std = (
+        torch.tensor(timm.create_model(BACKBONE).pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std")
+    )
+    done = dict(np.load(file)) if file.exists() else {}
+    with progress_bar(len(paths), "features") as bar:
+        for number, path in enumerate(paths, start=1):
+            if path not in done:
+                image = torch.from_numpy(decode_rgb(path)).permute(2, 0, 1)
+                stages = model(
+                    (image.div(255).sub_(mean).div_(std))[None].contiguous(memory_format=torch.channels_last)
+                )
+                values = [statistic for stage in stages for statistic in (stage.mean((0, 2, 3)), stage.std((0, 2, 3)))]
+                done[path] = torch.cat(values).numpy()
+            if number % SAVE_EVERY == 0 or number == len(paths):
+                with replace_file(file) as unfinished, unfinished.open("wb") as written:
+                    np.savez(written, **done)
+            bar.update()
+    return np.stack([done[path] for path in paths])
+
+
+def ridge(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Return the predictions of a ridge regression on standardised features, (n,), for those in `test`, (n, C)."""
+    mean, sd = x.mean(0), x.std(0) + 1e-6
+    x, test = (x - mean) / sd, (test - mean) / sd
+    order = np.random.RandomState(seed).permutation(len(x))
+    choice = min(CHOICE, len(order) // 5)
+    fitted, chosen = order[choice:], order[:choice]
+
+    def predict(rows: np.ndarray, penalty: float, onto: np.ndarray) -> np.ndarray:
+        centred = y[rows] - y[rows].mean()
+        weights = np.linalg.solve(x[rows].T @ x[rows] + penalty * np.eye(x.shape[1]), x[rows].T @ centred)
+        return onto @ weights + y[rows].mean()
+
+    errors = [np.square(predict(fitted, penalty, x[chosen]) - y[chosen]).mean() for penalty in PENALTIES]
+    return predict(order, PENALTIES[int(np.argmin(errors))], test)
+
+
+def main() -> None:
+    """Measure both controls on the test split of one source."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("table", type=Path, help="label table of `prepare.py labels`")
+    parser.add_argument("--source", default="BIQ2021", help="data set of the table")
+    parser.add_argument("--json", type=Path, help="write the measures here as well")
+    options = parser.parse_args()
+    frame = load_table("csv", options.table.parent, metadata=options.table).frame
+    frame = frame[frame["source"] == options.source]
+    training, test = frame[frame["split"] != "test"], frame[frame["split"] == "test"]
+    x = features(frame["path"].tolist(), options.table.with_name(f"features_{options.source}.npz"))
+    x = dict(zip(frame["path"], x, strict=True))
+    inputs = [np.stack([x[path] for path in rows["path"]]).astype(float) for rows in (training, test)]
+    candidates = {
+        "ridge on ImageNet features": ridge(inputs[0], training["mos"].to_numpy(), inputs[1]),
+        "group alone": test["group"].map(training.groupby("group")["mos"].mean()).to_numpy(),
+    }
+    mos, report = test["mos"].to_numpy(), {}
+    for name, scores in candidates.items():
+        mapped = fit_calibration(scores, mos, "the split's own labels")(scores)
+        report[name] = measure(scores, mapped, mos)
+        table = pd.DataFrame(
+            {"image": test["image"], "mos": mos, "score": scores, "quality": np.nan, "group": test["group"]}
+        )
+        report[f"{name}, within groups"] = group_report(table, "group")["measures"]
+    print(measures_table({name: report[name] for name in candidates}))
+    print(measures_table(report["ridge on ImageNet features, within groups"]))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

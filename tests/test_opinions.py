@@ -1,0 +1,94 @@
+"""docs/opinions.py: folds never divide a content, its commands parse, and its intervals draw whole contents."""
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import prepare
+import test as test_entry
+from data.known_datasets import SR4KIQA_FOLDS
+from utils.training.options import train_parser
+
+ROOT = Path(__file__).parent.parent
+PARSERS = {
+    "train.py": train_parser,
+    "test.py": test_entry.test_parser,
+    "prepare.py": lambda: prepare.prepare_parser()[0],
+}
+
+
+@pytest.fixture(scope="module")
+def opinions():
+    spec = importlib.util.spec_from_file_location("opinions", ROOT / "docs/opinions.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["opinions"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def labels() -> pd.DataFrame:
+    contents = [(content, fold) for fold, names in enumerate(SR4KIQA_FOLDS) for content in names for _ in range(3)]
+    table = pd.DataFrame(contents, columns=["group", "fold"])
+    table = table.assign(image=[f"{n}.jpg" for n in range(72)], mos=np.arange(72) % 5.0, source="SR4KIQA", split="x")
+    return pd.concat([table, table.assign(source="BIQ2021", image="other.jpg")], ignore_index=True)
+
+
+def test_every_command_parses_and_every_row_has_its_own_run(opinions):
+    for rows in opinions.TABLES.values():
+        assert len({row.run_name for row in rows}) == len(rows)
+        for row in rows:
+            for command in opinions.commands(row, 2, 1, Path("out")).values():
+                name, *arguments = shlex.split(command)
+                PARSERS[name]().parse_args(arguments)
+
+
+def test_every_content_is_tested_once_and_never_divided(opinions, labels):
+    folds = [opinions.fold_table(labels, fold) for fold in range(4)]
+    for table in folds:
+        assert len(table) == 72
+        assert (table.groupby("group")["split"].nunique() == 1).all()
+        assert table.groupby("split")["group"].nunique().to_dict() == {"test": 6, "train": 16, "val": 2}
+    tested = [content for table in folds for content in table.loc[table["split"] == "test", "group"].unique()]
+    assert sorted(tested) == sorted(content for names in SR4KIQA_FOLDS for content in names)
+
+
+def scored(noise: float, seed: int) -> dict[tuple[int, int], pd.DataFrame]:
+    generator = np.random.default_rng(seed)
+    tables = {}
+    for fold in range(4):
+        mos = generator.normal(size=120)
+        table = pd.DataFrame({"mos": mos, "score": mos + noise * generator.normal(size=120)})
+        tables[fold, 0] = table.assign(group=np.arange(120) // 20)
+    return tables
+
+
+def test_the_table_has_intervals_and_paired_differences(opinions, monkeypatch):
+    monkeypatch.setattr(opinions, "RESAMPLES", 200)
+    rows = {"good": opinions.Contents(scored(0.2, 1)), "bad": opinions.Contents(scored(2.0, 1))}
+    first, second = opinions.table_of(rows, {"bad": "--shared_trunk"}).splitlines()[2:]
+    good = opinions.Contents(scored(0.2, 1)).measure({fold: np.arange(6) for fold in range(4)})
+    assert first.startswith(f"| good |  | {good['SRCC']:.3f} [")
+    assert first.endswith("|  |")
+    assert "| `--shared_trunk` |" in second
+    assert second.split("|")[-2].strip().startswith("-")  # worse, and its interval is below zero
+    assert float(second.split("|")[-2].split(",")[1].strip(" ]")) < 0
+
+
+def test_the_same_row_twice_differs_by_nothing(opinions, monkeypatch):
+    monkeypatch.setattr(opinions, "RESAMPLES", 50)
+    rows = {name: opinions.Contents(scored(1.0, 2)) for name in ("one", "same")}
+    assert opinions.table_of(rows, {}).splitlines()[3].endswith("| +0.000 [+0.000, +0.000] |")
+
+
+def test_the_size_of_the_file_is_a_control(opinions, labels, tmp_path):
+    for number, image in enumerate(labels["image"].unique()):
+        (tmp_path / image).write_bytes(bytes(number))
+    labels["mos"] = np.arange(len(labels))
+    contents = opinions.file_sizes(labels, tmp_path)
+    assert contents.measure(contents.drawn(None))["SRCC"] == pytest.approx(1)
