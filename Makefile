@@ -13,6 +13,7 @@ demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
 	$(PY) prepare.py pack --config configs/demo.yaml --draws 16 --out demo_data/pack
 	OMP_NUM_THREADS=1 $(PY) train.py --config configs/demo.yaml --packed demo_data/pack --overwrite
 	$(PY) test.py --checkpoint ckpts/demo/best.pth --controls --group_by degradation --resample_by user_name --report
+	@echo "Score your own photographs: $(PY) predict.py photo.jpg (model: ckpts/lite.safetensors, see docs/model_card.md)"
 
 demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
 	$(PY) prepare.py synthetic --out demo_data
