@@ -72,8 +72,8 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
         raise
     except (KeyError, ValueError, OSError, ImportError) as error:  # pandas raises several for another format
         raise TableError(f"{name}: the label file in {folder} cannot be read: {one_line(error)}") from error
-    table = table.reindex(columns=["image", "mos", "split", "group", "fold"])
-    table = table.fillna({"split": "", "group": "", "fold": ""})
+    texts = {name: table[name].fillna("") if name in table else "" for name in ("split", "group", "fold")}
+    table = table[["image", "mos"]].assign(**texts)
     unrated = table.loc[~np.isfinite(table["mos"]), "image"]
     if len(unrated):
         raise TableError(f"{name}: {len(unrated)} images have no opinion: {listing(unrated)}")

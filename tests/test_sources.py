@@ -39,7 +39,8 @@ def arguments(labels, options, folder, *more: str) -> list[str]:
     return [
         *("--database", "csv", "--metadata", str(labels), "--source_column", "source", "--mos_scale", "standardise"),
         *options,
-        *("--snapshot", f"{folder}/ckpts", "--logdir", f"{folder}/logs", "--run", "two", *more),
+        *("--snapshot", f"{folder}/ckpts", "--logdir", f"{folder}/logs", "--run", "two"),
+        *("--num_epochs", "2", "--num_workers", "0", "--device", "cpu", *more),
     ]
 
 
