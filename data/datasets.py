@@ -108,10 +108,9 @@ class PairDataset(Dataset):
         self.packed = packed
         self.pairing = pairing
         self.flip = flip
-        self.sources, names = pd.factorize(table[source_column] if source_column else np.full(len(table), ""))
-        self.source_names = tuple(map(str, names))
-        if not self.source_names:
-            self.source_names = ("",)
+        sources = table[source_column] if source_column else pd.Series("", table.index, str)
+        self.source_names = tuple(sources.unique()) if source_column else ("",)
+        self.sources = pd.Categorical(sources, self.source_names).codes.astype(np.int64)
         self.mos_scales = {}
         for number, name in enumerate(self.source_names):
             mos = self.mos[self.sources == number]
@@ -176,9 +175,11 @@ class EpochBatches(Sampler):
     An epoch's order depends on seed and epoch alone; its last batch may be short. With sources, each is drawn in a
     stated proportion, evenly over the epoch: a small one several times, a large one in part, and the next epoch goes on
     where this one has stopped. The key's "epoch" is then how often a photograph has been drawn before, so that it is
-    cut anew each time. One iteration serves a whole
-    training, so that the first batches of an epoch are read while the previous one is still being validated. The epoch
-    is part of the key because worker processes hold copies of the data set that no later assignment reaches.
+    cut anew each time.
+
+    One iteration serves a whole training, so that the first batches of an epoch are read while the previous one is
+    still being validated. The epoch is part of the key because worker processes hold copies of the data set that no
+    later assignment reaches.
 
     Args:
         length: samples of an epoch.

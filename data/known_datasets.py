@@ -23,7 +23,8 @@ SR4KIQA_FOLDS = (
     ("Animal1", "Building1", "Nature4", "People1", "TextCompIn3", "TextCompOut3"),
 )
 SR4KIQA_TEST_FOLD = 3
-_Reader = Callable[[Path], pd.DataFrame]
+_Paths = Mapping[str, Path]  # of the images that are there, by `_key` of their names
+_Reader = Callable[[Path, _Paths], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class KnownDataset:
     """A data set as its authors publish it.
 
     Attributes:
-        read: returns `image` (the published name), `mos` and, where they are published, `split` ("train", "val",
-            "test"), `group` and `fold`; higher `mos` are better.
+        read: given the folder and the paths of the images in it, returns `image` (the published name), `mos` and, where
+            they are published, `split` ("train", "val", "test"), `group` and `fold`; higher `mos` are better.
         folders: where the images are, inside the data set's folder, in the order in which they are searched; patterns
             are allowed.
         group_is_unit: whether images of one group are alike, so that a random split must not divide them.
@@ -50,6 +51,7 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
 
     Where there is no official test split, 20 % of the images are the test split, and where there is no official
     validation split, 5 % of the training images are; at least two whole groups where images of a group are alike.
+    Missing images take part in the draw, so that a partial download has the same splits.
 
     Args:
         name: a key of KNOWN_DATASETS.
@@ -66,8 +68,9 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
     dataset, folder = KNOWN_DATASETS[name], Path(folder)
     if not folder.is_dir():
         raise TableError(f"{name}: {folder} is not a folder")
+    paths = find_images(folder, dataset.folders)
     try:
-        table = dataset.read(folder)
+        table = dataset.read(folder, paths)
     except TableError:
         raise
     except (KeyError, ValueError, OSError, ImportError) as error:  # pandas raises several for another format
@@ -77,7 +80,7 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
     unrated = table.loc[~np.isfinite(table["mos"]), "image"]
     if len(unrated):
         raise TableError(f"{name}: {len(unrated)} images have no opinion: {listing(unrated)}")
-    paths = find_images(folder, dataset.folders)
+    table = _with_splits(table.assign(source=name), dataset.group_is_unit, seed)
     table["path"] = table["image"].map(lambda image: paths.get(_key(image)))
     missing = table.loc[table["path"].isna(), "image"].tolist()
     table = table.dropna(subset="path").reset_index(drop=True)
@@ -86,10 +89,7 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
             f"{name}: none of the {len(missing)} images is in "
             + ", ".join(str(folder / part) for part in dataset.folders)
         )
-    table["source"] = name
-    if name == "SR4KIQA":
-        table = _with_contents(table, folder)
-    return _with_splits(table, dataset.group_is_unit, seed), missing
+    return table, missing
 
 
 def find_images(folder: Path, patterns: tuple[str, ...]) -> dict[str, Path]:
@@ -109,7 +109,7 @@ def _key(image: str) -> str:
 
 def _with_splits(table: pd.DataFrame, group_is_unit: bool, seed: int) -> pd.DataFrame:
     """Fill in the splits that are not published."""
-    units = table["group"] if group_is_unit and (table["group"] != "").all() else table["image"]
+    units = table["group"].where(group_is_unit & (table["group"] != ""), table["image"])
     if (table["split"] == "").all():
         table["split"] = "train"
         table.loc[_drawn(units, TEST_FRACTION, seed), "split"] = "test"
@@ -128,7 +128,7 @@ def _drawn(units: pd.Series, fraction: float, seed: int) -> pd.Index:
     return units.index[units.isin(drawn)]
 
 
-def _read_biq2021(folder: Path) -> pd.DataFrame:
+def _read_biq2021(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read "Train (Images and MOS).csv" and "Test (Images and MOS).csv", MOS from 0 to 1; groups are the subsets."""
     parts = []
     for split, name in (("train", "Train (Images and MOS).csv"), ("test", "Test (Images and MOS).csv")):
@@ -138,36 +138,35 @@ def _read_biq2021(folder: Path) -> pd.DataFrame:
     return table.assign(group=table["image"].str.extract(r"^(ss\d+)", flags=re.IGNORECASE)[0].str.lower())
 
 
-def _read_sr4kiqa(folder: Path) -> pd.DataFrame:
-    """Read MOS.csv, which has no header: image, MOS from 0 to 1, MOS from 1 to 5."""
+def _read_sr4kiqa(folder: Path, paths: _Paths) -> pd.DataFrame:
+    """Read MOS.csv, which has no header: image, MOS from 0 to 1, MOS from 1 to 5.
+
+    The content of an image is the folder that it is in; that of a missing image is not known.
+    """
     frame = pd.read_csv(folder / "MOS.csv", header=None, dtype=str, encoding="utf-8-sig")
-    return pd.DataFrame({"image": frame[0], "mos": to_numbers(frame[2])})
-
-
-def _with_contents(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Add SR4KIQA's contents, which are the folders of its images, and the folds."""
+    contents = frame[0].map(lambda image: paths[_key(image)].parent.name if _key(image) in paths else None)
     fold_of = {content: number for number, contents in enumerate(SR4KIQA_FOLDS) for content in contents}
-    table["group"] = table["path"].map(lambda path: Path(path).parent.name)
-    unknown = set(table["group"]) - set(fold_of)
+    unknown = set(contents.dropna()) - set(fold_of)
     if unknown:
         raise TableError(f"SR4KIQA: {folder} has contents that the published set has not: {listing(sorted(unknown))}")
-    folds = table["group"].map(fold_of)
-    splits = np.where(folds == SR4KIQA_TEST_FOLD, "test", "train")
-    return table.assign(fold=folds.astype(str), split=splits)
+    folds = contents.map(fold_of).astype("Int64")
+    splits = folds.map(lambda fold: "test" if fold == SR4KIQA_TEST_FOLD else "train", na_action="ignore")
+    columns = {"split": splits, "group": contents, "fold": folds.astype("string")}
+    return pd.DataFrame({"image": frame[0], "mos": to_numbers(frame[2])}).assign(**columns)
 
 
-def _read_uhd_iqa(folder: Path) -> pd.DataFrame:
+def _read_uhd_iqa(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read uhd-iqa-metadata.csv (Hosu et al., ECCV 2024 Workshops)."""
     table = read_labels("UHD_IQA", folder / "uhd-iqa-metadata.csv", "", "", "")
     return table.assign(group=table["user_name"])
 
 
-def _read_ava(folder: Path) -> pd.DataFrame:
+def _read_ava(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read AVA.txt (Murray et al., CVPR 2012)."""
     return read_labels("AVA", folder / "AVA.txt", "", "", "")[["image", "mos"]]
 
 
-def _read_koniq(folder: Path) -> pd.DataFrame:
+def _read_koniq(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read koniq10k_distributions_sets.csv: MOS from 1 to 100 and the official split (Hosu et al., IEEE TIP 2020)."""
     frame = _read_csv(folder / "koniq10k_distributions_sets.csv")
     splits = frame["set"].map({"training": "train", "validation": "val", "test": "test"})
@@ -176,7 +175,7 @@ def _read_koniq(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({"image": frame["image_name"], "mos": to_numbers(frame["MOS"]), "split": splits})
 
 
-def _read_spaq(folder: Path) -> pd.DataFrame:
+def _read_spaq(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read "MOS and Image attribute scores.xlsx", MOS from 0 to 100 (Fang et al., CVPR 2020); it needs openpyxl."""
     name = "MOS and Image attribute scores.xlsx"
     path = next((path for path in (folder / "Annotations" / name, folder / name) if path.is_file()), None)
@@ -186,7 +185,7 @@ def _read_spaq(folder: Path) -> pd.DataFrame:
     return pd.DataFrame({"image": frame["Image name"], "mos": to_numbers(frame["MOS"])})
 
 
-def _read_kadid(folder: Path) -> pd.DataFrame:
+def _read_kadid(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read dmos.csv, whose opinions rise with quality from 1 to 5 despite their name (Lin et al., QoMEX 2019)."""
     frame = _read_csv(folder / "dmos.csv")
     return pd.DataFrame({"image": frame["dist_img"], "mos": to_numbers(frame["dmos"]), "group": frame["ref_img"]})

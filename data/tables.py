@@ -84,22 +84,21 @@ def load_table(
     """
     if database not in DATABASES:
         raise TableError(f"unknown database {database!r}: choose from {', '.join(DATABASES)}")
-    folder = Path(database_dir)
-    source = Path(metadata) if metadata else find_label_file(database, folder)
-    frame = read_labels(database, source, image_column, mos_column, split_column, needs_split=ALL not in splits)
-    notes: list[str] = []
     if lower_is_better and database != "csv":
         raise TableError(
             f"--lower_is_better is for label files of --database csv: the MOS of {database} rise with quality"
         )
+    folder, notes = Path(database_dir), []
+    source = Path(metadata) if metadata else find_label_file(database, folder)
+    frame = read_labels(database, source, image_column, mos_column, split_column, needs_split=ALL not in splits)
+    if source_column is not None:
+        _check_column(frame, source, source_column)
     if lower_is_better:
         frame["mos"] = 0 - frame["mos"]
         notes.append(
             f"--lower_is_better: MOS and scores are the negatives of {source}'s scale, higher for better images"
         )
     unrated = frame.loc[~np.isfinite(frame["mos"]), "image"]
-    if source_column is not None:
-        _check_column(frame, source, source_column)
     frame = _leave_out(frame, unrated, f"{source}: {len(unrated)} opinions are not finite", skip_missing, notes)
     find_image, rule = _image_finder(folder), OFFICIAL_SPLIT
     _check_listed_once(frame, source, find_image)
@@ -109,13 +108,19 @@ def load_table(
         frame, rule = _random_split(frame, source, random_seed, split_by, rule)
     frame = _find_paths(frame, source, folder, splits, find_image, skip_missing, notes)
     table = LabelTable(frame.drop(columns=SET), source, rule, tuple(notes))
+    _check_not_empty(table, splits, database)
+    return table
+
+
+def _check_not_empty(table: LabelTable, splits: Sequence[str], database: str) -> None:
+    """Raise if a requested split has no rows."""
     for split in splits:
         if table.split(split).empty:
             remedy = ", or evaluate all rows with --split all" if split == "test" and database == "csv" else ""
             raise TableError(
-                f"the {split} split of {source} is empty ({rule}); give another file with --metadata FILE{remedy}"
+                f"the {split} split of {table.source} is empty ({table.split_rule}); give another file with --metadata "
+                f"FILE{remedy}"
             )
-    return table
 
 
 def _find_paths(

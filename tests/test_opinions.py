@@ -1,34 +1,18 @@
 """docs/opinions.py: folds never divide a content, its commands parse, and its intervals draw whole contents."""
 
-import importlib.util
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from docs_scripts import load_script, parse_command
 
-import prepare
-import test as test_entry
 from data.known_datasets import SR4KIQA_FOLDS
-from utils.training.options import train_parser
-
-ROOT = Path(__file__).parent.parent
-PARSERS = {
-    "train.py": train_parser,
-    "test.py": test_entry.test_parser,
-    "prepare.py": lambda: prepare.prepare_parser()[0],
-}
 
 
 @pytest.fixture(scope="module")
 def opinions():
-    spec = importlib.util.spec_from_file_location("opinions", ROOT / "docs/opinions.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["opinions"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("opinions")
 
 
 @pytest.fixture
@@ -44,8 +28,7 @@ def test_every_command_parses_and_every_row_has_its_own_run(opinions):
         assert len({row.run_name for row in rows}) == len(rows)
         for row in rows:
             for command in opinions.commands(row, 2, 1, Path("out")).values():
-                name, *arguments = shlex.split(command)
-                PARSERS[name]().parse_args(arguments)
+                parse_command(command)
 
 
 def test_every_content_is_tested_once_and_never_divided(opinions, labels):

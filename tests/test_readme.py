@@ -89,6 +89,7 @@ def test_every_command_of_a_script_under_docs_parses(command, monkeypatch):
     script = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, script)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.syspath_prepend(str((ROOT / name).parent))  # where a script finds the modules beside it
     spec.loader.exec_module(script)
     parse_args = argparse.ArgumentParser.parse_args
 

@@ -1,14 +1,12 @@
 """docs/resolutions.py: methods counted at several sizes of a photograph, the table and the plot."""
 
 import argparse
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from docs_scripts import load_script
 from PIL import Image
 
 from models.backbones import published_swin
@@ -17,16 +15,7 @@ from utils.costs.counting import OPERATOR_COUNTERS, count
 SIZES = {"540P": (960, 540), "UHD": (3840, 2160), "6000x4000": (6000, 4000)}
 
 
-def load_script():
-    path = Path(__file__).parent.parent / "docs/resolutions.py"
-    spec = importlib.util.spec_from_file_location("resolutions", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["resolutions"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-resolutions = load_script()
+resolutions = load_script("resolutions")
 METHODS = ("one", "two", "three", "four")
 
 

@@ -70,6 +70,7 @@ def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
     models = {"trained": loaded.model.to(settings.device), "untrained": untrained.to(settings.device).eval()}
     hits = dict.fromkeys(models, 0)
     variances: dict[int, list[float]] = {1: [], MANY_DRAWS: []}
+    count = min(settings.rounds, len(settings.photographs) or settings.rounds)
     for scene, sharp in enumerate(sharp_images(settings)):
         images = [sharp, *(blur_quarter(sharp, row, column) for row, column in QUARTERS)]
         for name, model in models.items():
@@ -83,10 +84,10 @@ def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
                 of_scenes.append(np.var(scores_by_seed(models["trained"], spec, sharp, draws), ddof=1))
     score_sd = {draws: float(np.sqrt(np.mean(of_scenes))) for draws, of_scenes in variances.items()}
     figures = {
-        "images": scene + 1,
-        "cases": 4 * (scene + 1),
+        "images": count,
+        "cases": 4 * count,
         "blur_px": BLUR,
-        "blurred_quarter_falls_most": {name: count / (4 * (scene + 1)) for name, count in hits.items()},
+        "blurred_quarter_falls_most": {name: found / (4 * count) for name, found in hits.items()},
         "chance": 0.25,
         "seeds": SEEDS,
         "score_sd": {f"{draws} draw(s)": sd for draws, sd in score_sd.items()},
