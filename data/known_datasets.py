@@ -73,6 +73,8 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
         table = dataset.read(folder, paths)
     except TableError:
         raise
+    except FileNotFoundError as error:
+        raise TableError(f"{name}: there is no {error.filename}; give the folder as its authors ship it") from error
     except (KeyError, ValueError, OSError, ImportError) as error:  # pandas raises several for another format
         raise TableError(f"{name}: the label file in {folder} cannot be read: {one_line(error)}") from error
     texts = {name: table[name].fillna("") if name in table else "" for name in ("split", "group", "fold")}

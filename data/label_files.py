@@ -143,7 +143,7 @@ def _check_split_is_used(database: str, frame: pd.DataFrame, source: Path, split
 def _read_frame(database: str, source: Path) -> pd.DataFrame:
     """Return a label file's own columns, for AVA `image` and `mos`."""
     if not source.is_file():
-        raise TableError(f"{source}: no such label file")
+        raise TableError(f"{source}: no such label file; give one with --metadata FILE")
     try:
         return _read_ava(source) if database == "AVA" else read_csv_table(source)
     except TableError:

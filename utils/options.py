@@ -252,7 +252,9 @@ def load_labels(options: argparse.Namespace, splits: Sequence[str]) -> LabelTabl
     values = {name: getattr(options, name) for name in DATA_OPTIONS}
     if not options.database_dir:
         if not options.metadata:
-            raise TableError("no image folder: give one with --database_dir DIR")
+            raise TableError(
+                "no image folder: give one with --database_dir DIR, or a label file beside it with --metadata FILE"
+            )
         values["database_dir"] = Path(options.metadata).parent
     return load_table(splits=splits, **values)
 

@@ -204,3 +204,8 @@ def test_an_opinion_that_is_no_number_is_refused(make):
     (folder / "dmos.csv").write_text("dist_img,ref_img,dmos,var\nI01_01_01.png,I01.png,bad,1\n")
     with pytest.raises(TableError, match=r"no opinion: I01_01_01\.png"):
         load_known_dataset("KADID-10k", folder)
+
+
+def test_a_missing_label_file_is_named(tmp_path):
+    with pytest.raises(TableError, match=r"SR4KIQA: there is no .*MOS\.csv"):
+        load_known_dataset("SR4KIQA", tmp_path)
