@@ -25,6 +25,7 @@ from data.pack_format import partial_folder
 from data.packing import SPLITS, plan_pack
 from data.seeding import Purpose, derive_generator
 from data.synthetic import LABEL_FILE, make_synthetic_dataset
+from data.tables import load_table
 from data.unfinished_pack import UnfinishedPack, pack_lock, remove_pack
 from utils.bulk.images import find_images
 from utils.command_line import (
@@ -95,8 +96,9 @@ def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=integer(3), default=60, metavar="N", help="number of scenes")
     parser.add_argument(
         "--photographs",
-        metavar="DIR",
-        help="degrade N random photographs of this folder instead of rendering scenes: pre-training without opinions",
+        metavar="DIR|CSV",
+        help="degrade photographs instead of rendering scenes: N random ones of this folder, or the N training "
+        "images of this label table (from `labels`, of one data set) that people rated best",
     )
     parser.add_argument("--seed", type=SEED, default=0, help="random seed (default: 0)")
     parser.add_argument("--height", type=integer(64), default=2160, help="in pixels")
@@ -163,6 +165,27 @@ def add_pack_options(parser: argparse.ArgumentParser) -> None:
     add_validation_patches(parser)
 
 
+def choose_photographs(source: str, count: int, seed: int) -> list[str]:
+    """Return random photographs of a folder, or the training images of a label table with the highest opinions.
+
+    Raises:
+        RunError: there are fewer than three, or the table has several data sets, whose opinions cannot be compared.
+    """
+    if source.endswith(".csv"):
+        frame = load_table("csv", Path(source).parent, splits=("train",), metadata=source).frame
+        if frame.get("source", pd.Series(dtype=str)).nunique() > 1:
+            raise RunError(f"{source}: has several data sets; make a table of one with: python prepare.py labels")
+        frame = frame[frame["split"] == "train"].sort_values(["mos", "image"], ascending=[False, True])
+        images, photographs = frame["path"].tolist(), frame["path"].tolist()[:count]
+    else:
+        images = find_images([source]).images
+        order = derive_generator(Purpose.SCENE, seed).permutation(len(images))
+        photographs = [images[position] for position in order[:count]]
+    if len(photographs) < 3:
+        raise RunError(f"{source}: has {len(images)} photographs; a data set needs at least 3")
+    return photographs
+
+
 @entry_point
 def main(args: list[str] | None = None) -> int:
     """Run a command; return the exit code."""
@@ -182,11 +205,7 @@ def make_demo_set(options: argparse.Namespace) -> int:
     make_folder(folder)
     photographs, pixels = [], options.scenes * options.height * options.width
     if options.photographs:
-        images = find_images([options.photographs]).images
-        order = derive_generator(Purpose.SCENE, options.seed).permutation(len(images))
-        photographs = [images[position] for position in order[: options.scenes]]
-        if len(photographs) < 3:
-            raise RunError(f"{options.photographs}: has {len(images)} photographs; a data set needs at least 3")
+        photographs = choose_photographs(options.photographs, options.scenes, options.seed)
         pixels = sum(np.prod(image_size(path, DEFAULT_MAX_PIXELS)) for path in photographs)
     require_space(folder, pixels * BYTES_PER_SCENE / (2160 * 3840))
     with progress_bar(len(photographs) or options.scenes, "scenes", unit="scene") as bar:
@@ -228,7 +247,8 @@ def write_labels(options: argparse.Namespace) -> int:
             print(f"{name}: {len(missing)} labelled images are missing in {folder}: {listing(missing)}")
         if options.drop_look_alikes:
             dropped = look_alikes_of_test(table, default_workers())
-            print(f"{name}: {len(dropped)} training images look like a test image and are left out: {listing(dropped)}")
+            names_of_dropped = f" and are left out: {listing(dropped)}" if dropped else ""
+            print(f"{name}: {len(dropped)} training images look like a test image{names_of_dropped}")
             table = table[~table["image"].isin(dropped)]
         tables.append(table)
     out = Path(options.out)

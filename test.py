@@ -90,7 +90,8 @@ def main(args: list[str] | None = None) -> int:
             report = reports[source] = measure_split(part, loaded, labels, options, score, source)
             say(summary(report))
             if options.report:
-                say(f"Report: {write_report(report, part, loaded, score, vars(options), folder)}")
+                on_its_scale = loaded and loaded.for_source(source)
+                say(f"Report: {write_report(report, part, on_its_scale, score, vars(options), folder)}")
         write_measures(reports, scored, options.split, folder, options.json, say)
     print_failures(
         [failure["error"] for failure in scored.failures], f"all are in {folder / f'test_{options.split}.json'}"
@@ -195,6 +196,7 @@ def measure_split(
     warn(notes)
     return report | {
         "source": source,
+        "database": options.database,
         "training_images": count,
         "notes": [*(labels.notes if labels else ()), *notes],
         "checkpoint": options.checkpoint,

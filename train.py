@@ -203,7 +203,7 @@ def fit(state: TrainingState, batches: Iterator[dict], steps: int, run: Run) -> 
             run.save_best(state, **validation)
         run.save_last(state, **validation)
         if rank() == 0:
-            write_logs(run, state, metrics)
+            write_logs(run, state, metrics | of_sources)
     log_result(run, state)
     return 0
 

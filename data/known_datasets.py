@@ -163,6 +163,13 @@ def _read_uhd_iqa(folder: Path, paths: _Paths) -> pd.DataFrame:
     return table.assign(group=table["user_name"])
 
 
+def _read_simulated(folder: Path, paths: _Paths) -> pd.DataFrame:
+    """Read what `prepare.py synthetic` wrote, in UHD-IQA's format; groups are the faults."""
+    frame = _read_csv(folder / "uhd-iqa-metadata.csv")
+    table = read_labels("UHD_IQA", folder / "uhd-iqa-metadata.csv", "", "", "")
+    return table.assign(group=frame["degradation"].to_numpy())
+
+
 def _read_ava(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read AVA.txt (Murray et al., CVPR 2012)."""
     return read_labels("AVA", folder / "AVA.txt", "", "", "")[["image", "mos"]]
@@ -205,6 +212,9 @@ KNOWN_DATASETS: Mapping[str, KnownDataset] = {
         (".", "training", "validation", "test", "challenge/training", "challenge/validation", "challenge/test"),
         True,
         "https://database.mmsp-kn.de/uhd-iqa-benchmark-database.html",
+    ),
+    "simulated": KnownDataset(
+        _read_simulated, ("training", "validation", "test"), True, "those of the photographs that were degraded"
     ),
     "AVA": KnownDataset(_read_ava, ("images", "image", "."), False, "https://github.com/imfing/ava_downloader"),
     "KonIQ-10k": KnownDataset(

@@ -4,43 +4,60 @@
     python docs/opinions.py branches opinions.csv --commands
 
 `opinions.csv` is a label table of `prepare.py labels` with SR4KIQA in it. Every row is trained on three folds and
-tested on the fourth, four times for each seed; two contents of the training folds select the epoch. Finished runs are
-skipped, so the same command goes on with an interrupted table, and --row NAME makes one row alone.
+tested on the fourth, four times for each seed; two contents of the training folds select the epoch. The scores of
+every run are kept in docs/opinions_scores.csv: a run whose scores are there is skipped, so the same command resumes an
+interrupted table, prints a finished one without training, and with another --scores trains everything again. --row
+NAME makes one row alone.
 """
 
 import argparse
-import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pandas as pd
-from experiments import SEEDS, run
+from experiments import ROOT, SEEDS, run
 from scipy import stats
+
+sys.path.insert(0, str(ROOT))
+
+from data.files import write_csv
 
 FOLDS = (0, 1, 2, 3)
 VALIDATION_CONTENTS = 2
 RESAMPLES = 1000
 BASE = "three branches"
 CONFIG = "configs/sr4kiqa.yaml"
+SCORES = ROOT / "docs" / "opinions_scores.csv"
 BRANCHES = ("aesthetic", "distortion", "salient")
+
+
+DRAWS = 2  # of the fragments in a pack: one for each epoch
+PRETRAINING_PHOTOGRAPHS = 120  # of BIQ2021's training split, without their opinions
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: options added to CONFIG, and the pack to read."""
+    """A row of a table: options added to CONFIG, the pack to read, and whether simulated opinions come first."""
 
     name: str
     options: str = ""
     pack: str = "center"
+    is_pretrained: bool = False
 
     @property
     def run_name(self) -> str:
         """The row's name, for files."""
         return "_".join(self.name.replace(",", "").split())
+
+    def column(self, seed: int) -> str:
+        """The name of the row's scores with a seed."""
+        return f"{self.name}, seed {seed}"
 
 
 PACKS = {"center": "", "spectral": "--saliency spectral"}
@@ -54,10 +71,11 @@ TABLES = {
     ],
     "learning": [
         Row(BASE),
-        Row("random weights", "--init scratch"),
-        Row("partner pairs", "--pairing partner --num_epochs 3"),  # an epoch has twice the steps
+        Row("random weights", "--init scratch --freeze_stages 0"),
+        Row("partner pairs", "--pairing partner --num_epochs 1"),  # an epoch has twice the steps
         Row("squared errors alone", "--lr_weight_pair 0"),
         Row("fidelity alone", "--lr_weight_L2 0"),
+        Row("simulated opinions first", is_pretrained=True),
     ],
 }
 
@@ -72,35 +90,80 @@ def fold_table(opinions: pd.DataFrame, fold: int) -> pd.DataFrame:
 
 
 def commands(row: Row, fold: int, seed: int, out: Path) -> dict[str, str]:
-    """Return the commands of a run: pack, train, test."""
+    """Return the commands of a run: pack, pre-train if the row is pre-trained, train, test."""
     run, pack, labels = (
         f"{row.run_name}_{fold}_{seed}",
         f"{out}/packs/{row.pack}_{fold}_{seed}",
         f"{out}/fold{fold}.csv",
     )
+    folders = f"--snapshot {out}/ckpts --logdir {out}/logs"
     common = f"--config {CONFIG} --metadata {labels} --random_seed {seed} {PACKS[row.pack]}"
-    train = f"train.py {common} {row.options} --packed {pack} --run {run} --snapshot {out}/ckpts --logdir {out}/logs"
+    train = f"train.py {common} {row.options} --packed {pack} --run {run} {folders}"
     checkpoint = f"{out}/ckpts/{run}/best.pth"
-    lines = {
-        "pack": f"prepare.py pack {common} --draws 6 --out {pack}",
-        "train": f"{train} --resume auto",
-        "test": f"test.py --checkpoint {checkpoint} --metadata {labels} --group_by group --logdir {out}/logs",
-    }
+    lines = {"pack": f"prepare.py pack {common} --draws {DRAWS} --out {pack}"}
+    if row.is_pretrained:
+        simulated = f"--database UHD_IQA --database_dir {out}/simulated --random_seed {seed}"
+        lines["pretrain"] = f"train.py --config {CONFIG} {simulated} --run simulated_{seed} {folders} --resume auto"
+        train += f" --pretrained_path {out}/ckpts/simulated_{seed}/best.pth"
+    lines["train"] = f"{train} --resume auto"
+    lines["test"] = f"test.py --checkpoint {checkpoint} --metadata {labels} --logdir {out}/logs"
     return {name: " ".join(line.split()) for name, line in lines.items()}
 
 
-def predictions(row: Row, fold: int, seed: int, out: Path) -> pd.DataFrame:
-    """Train and test a run, unless its predictions exist, and return them with the test images' contents."""
-    path = out / "logs" / f"{row.run_name}_{fold}_{seed}" / "predictions_test.csv"
-    if not path.exists():
-        lines = commands(row, fold, seed, out)
-        run(lines["train"])
-        run(lines["test"])
-        for name in ("last", "previous"):  # the optimizer's state is three times as large as the weights
-            (out / "ckpts" / path.parent.name / f"{name}.pth").unlink(missing_ok=True)
-        measures = json.loads((path.parent / "test_test.json").read_text(encoding="utf-8"))
-        print(f"{row.name}, fold {fold}, seed {seed}: SRCC {measures['raw']['SRCC']:.3f}", flush=True)
-    return pd.read_csv(path)
+class Scores:
+    """The scores of all runs, kept in a file: a row for each photograph, a column for each row of a table and seed.
+
+    Args:
+        file: CSV with `image` and the columns of the runs so far, or not there yet.
+        opinions: the labels of SR4KIQA, with `image`, `mos`, `group` and `fold`.
+    """
+
+    def __init__(self, file: Path, opinions: pd.DataFrame):
+        self.file = file
+        self.lock = Lock()  # runs finish in several threads
+        self.opinions = opinions.assign(name=[Path(image).name for image in opinions["image"]]).set_index("name")
+        kept = pd.read_csv(file, index_col="image") if file.exists() else pd.DataFrame()
+        self.table = kept.reindex(sorted({*kept.index, *self.opinions.index}))
+
+    def add(self, column: str, scores: pd.Series) -> None:
+        """Keep the scores of a run, by name of the photograph."""
+        with self.lock:
+            self.table.loc[scores.index, column] = scores.round(4)
+            write_csv(self.file, self.table.rename_axis("image").reset_index())
+
+    def of(self, column: str, fold: int) -> pd.DataFrame | None:
+        """Return `score`, `mos` and `group` of a fold's photographs, or None if the run is not finished."""
+        images = self.opinions[self.opinions["fold"] == fold]
+        if column not in self.table or self.table.loc[images.index, column].isna().any():
+            return None
+        return images[["mos", "group"]].assign(score=self.table.loc[images.index, column])
+
+
+def train_and_test(row: Row, fold: int, seed: int, out: Path) -> pd.Series:
+    """Train and test a run; return the scores of the fold's photographs, by name."""
+    lines = commands(row, fold, seed, out)
+    run(lines["train"])
+    run(lines["test"])
+    predictions = pd.read_csv(out / "logs" / f"{row.run_name}_{fold}_{seed}" / "predictions_test.csv")
+    scores = predictions["score"].set_axis([Path(image).name for image in predictions["image"]])
+    srcc = stats.spearmanr(predictions["score"], predictions["mos"]).statistic
+    print(f"{row.name}, fold {fold}, seed {seed}: SRCC {srcc:.3f}", flush=True)
+    return scores
+
+
+def simulate(opinions: pd.DataFrame, folder: Path, out: Path) -> None:
+    """Make a data set of simulated opinions from photographs of BIQ2021's training split, unless it is there."""
+    photographs = opinions[(opinions["source"] == "BIQ2021") & (opinions["split"] == "train")]
+    if photographs.empty:
+        raise SystemExit("the row `simulated opinions first` needs BIQ2021 in the label table")
+    chosen = out / "photographs"
+    chosen.mkdir(parents=True, exist_ok=True)
+    for image in photographs["image"].sort_values().iloc[:: len(photographs) // PRETRAINING_PHOTOGRAPHS]:
+        link = chosen / Path(image).name
+        if not link.is_symlink():
+            link.symlink_to((folder / image).resolve())
+    if not (out / "simulated" / "uhd-iqa-metadata.csv").exists():
+        run(f"prepare.py synthetic --photographs {chosen} --scenes {PRETRAINING_PHOTOGRAPHS} --out {out}/simulated")
 
 
 class Contents:
@@ -164,9 +227,32 @@ def table_of(rows: dict[str, Contents], options: dict[str, str], seed: int = 0) 
 
 def file_sizes(opinions: pd.DataFrame, folder: Path) -> Contents:
     """Return the control that takes the size of the file as the score."""
-    table = opinions[opinions["source"] == "SR4KIQA"]
-    table = table.assign(score=[(folder / image).stat().st_size for image in table["image"]])
+    table = opinions.assign(score=[(folder / image).stat().st_size for image in opinions["image"]])
     return Contents({(fold, 0): part for fold, part in table.groupby("fold")})
+
+
+def train_all(
+    runs: list[tuple[Row, int, int]], opinions: pd.DataFrame, folder: Path, out: Path, jobs: int, scores: Scores
+) -> None:
+    """Pack what the runs read, then train and test them, some at a time, and keep their scores."""
+    for fold in FOLDS:
+        table = fold_table(opinions, fold)
+        table["image"] = [os.path.abspath(folder / image) for image in table["image"]]
+        write_csv(out / f"fold{fold}.csv", table)
+    if any(row.is_pretrained for row, _, _ in runs):
+        simulate(opinions, folder, out)
+    for step in ("pack", "pretrain"):
+        for command in dict.fromkeys(lines[step] for lines in (commands(*job, out) for job in runs) if step in lines):
+            run(command)
+
+    def finish(job: tuple[Row, int, int]) -> None:
+        row, fold, seed = job
+        scores.add(row.column(seed), train_and_test(*job, out))
+        for state in ("last", "previous"):  # the optimizer's state is three times as large as the weights
+            (out / "ckpts" / f"{row.run_name}_{fold}_{seed}" / f"{state}.pth").unlink(missing_ok=True)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(finish, runs))
 
 
 def main() -> None:
@@ -177,6 +263,7 @@ def main() -> None:
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("opinions", type=Path, help="label table of `prepare.py labels`")
     parser.add_argument("--out", type=Path, default=Path("experiments/opinions"), metavar="DIR", help="packs and runs")
+    parser.add_argument("--scores", type=Path, default=SCORES, metavar="CSV", help="where the scores are kept")
     parser.add_argument("--row", metavar="NAME", help="make this row alone (the table compares it with the first)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time, one core each")
     parser.add_argument("--commands", action="store_true", help="only print the commands of every row")
@@ -189,25 +276,18 @@ def main() -> None:
         print("\n".join(f"python {line}" for run_ in runs for line in commands(*run_, options.out).values()))
         return
     options.out = options.out.resolve()
+    options.out.mkdir(parents=True, exist_ok=True)
     opinions = pd.read_csv(options.opinions, dtype={"image": str})
-    for fold in FOLDS:
-        options.out.mkdir(parents=True, exist_ok=True)
-        table = fold_table(opinions, fold)
-        table["image"] = [os.path.abspath(options.opinions.parent / image) for image in table["image"]]
-        table.to_csv(options.out / f"fold{fold}.csv", index=False)
-    with ThreadPoolExecutor(options.jobs) as pool:
-
-        def result(job: tuple[Row, int, int]) -> pd.DataFrame:
-            return predictions(*job, options.out)
-
-        for command in dict.fromkeys(commands(*job, options.out)["pack"] for job in runs):
-            run(command)
-        results = dict(zip(runs, pool.map(result, runs), strict=True))
+    folder = options.opinions.parent
+    labels = opinions[opinions["source"] == "SR4KIQA"]
+    scores = Scores(options.scores, labels)
+    todo = [(row, fold, seed) for row, fold, seed in runs if scores.of(row.column(seed), fold) is None]
+    train_all(todo, opinions, folder, options.out, options.jobs, scores)
     measured = {
-        row.name: Contents({(fold, seed): table for (of, fold, seed), table in results.items() if of == row})
+        row.name: Contents({(fold, seed): scores.of(row.column(seed), fold) for fold in FOLDS for seed in SEEDS})
         for row in rows
     }
-    measured["control: file size"] = file_sizes(opinions, options.opinions.parent)
+    measured["control: file size"] = file_sizes(labels, folder)
     print(table_of(measured, {row.name: row.options for row in rows}))
 
 

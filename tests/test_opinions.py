@@ -31,6 +31,20 @@ def test_every_command_parses_and_every_row_has_its_own_run(opinions):
                 parse_command(command)
 
 
+def test_simulated_opinions_come_from_training_photographs_alone(opinions, tmp_path, monkeypatch):
+    count = 3 * opinions.PRETRAINING_PHOTOGRAPHS
+    table = pd.DataFrame({"image": [f"{n:04}.jpg" for n in range(count)], "source": "BIQ2021"})
+    table["split"] = np.where(np.arange(count) % 3 == 2, "test", "train")
+    commands = []
+    monkeypatch.setattr(opinions, "run", commands.append)
+    opinions.simulate(table, tmp_path, tmp_path / "out")
+    links = sorted(path.name for path in (tmp_path / "out" / "photographs").iterdir())
+    assert len(links) >= opinions.PRETRAINING_PHOTOGRAPHS
+    assert set(links) <= set(table.loc[table["split"] == "train", "image"])
+    assert len(commands) == 1
+    parse_command(commands[0])
+
+
 def test_every_content_is_tested_once_and_never_divided(opinions, labels):
     folds = [opinions.fold_table(labels, fold) for fold in range(4)]
     for table in folds:
@@ -63,6 +77,39 @@ def test_the_table_has_intervals_and_paired_differences(opinions, monkeypatch):
     assert float(second.split("|")[-2].split(",")[1].strip(" ]")) < 0
 
 
+def test_a_run_is_finished_when_all_its_scores_are_kept(opinions, labels, tmp_path):
+    own = labels[labels["source"] == "SR4KIQA"]
+    scores = opinions.Scores(tmp_path / "scores.csv", own)
+    assert scores.of("row, seed 0", 1) is None
+    fold = own[own["fold"] == 1]
+    given = pd.Series(np.arange(len(fold)) / 7, index=fold["image"].to_list())
+    scores.add("row, seed 0", given)
+    again = opinions.Scores(tmp_path / "scores.csv", own)  # another process
+    kept = again.of("row, seed 0", 1)
+    assert kept["score"].to_list() == pytest.approx(given.to_list(), abs=1e-4)
+    assert kept["mos"].to_list() == fold["mos"].to_list()
+    assert again.of("row, seed 0", 2) is None  # a fold that has not been scored
+    assert again.of("row, seed 1", 1) is None
+
+
+def test_a_finished_table_is_printed_without_training(opinions, labels, tmp_path, monkeypatch, capsys):
+    labels = labels.assign(mos=np.arange(len(labels)) % 7)
+    for image in labels["image"].unique():
+        (tmp_path / image).write_bytes(b"x" * 3)
+    labels.to_csv(tmp_path / "opinions.csv", index=False)
+    own = labels[labels["source"] == "SR4KIQA"]
+    scores = opinions.Scores(tmp_path / "scores.csv", own)
+    for seed in opinions.SEEDS:
+        scores.add(f"three branches, seed {seed}", pd.Series(np.arange(72.0), index=own["image"].to_list()))
+    monkeypatch.setattr(opinions, "RESAMPLES", 20)
+    monkeypatch.setattr(opinions, "run", lambda command: pytest.fail(f"ran {command}"))
+    arguments = ["branches", "opinions.csv", "--row", "three branches", "--scores", "scores.csv", "--out", "out"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["opinions.py", *arguments])
+    opinions.main()
+    assert "| three branches |" in capsys.readouterr().out
+
+
 def test_the_same_row_twice_differs_by_nothing(opinions, monkeypatch):
     monkeypatch.setattr(opinions, "RESAMPLES", 50)
     rows = {name: opinions.Contents(scored(1.0, 2)) for name in ("one", "same")}
@@ -73,5 +120,5 @@ def test_the_size_of_the_file_is_a_control(opinions, labels, tmp_path):
     for number, image in enumerate(labels["image"].unique()):
         (tmp_path / image).write_bytes(bytes(number))
     labels["mos"] = np.arange(len(labels))
-    contents = opinions.file_sizes(labels, tmp_path)
+    contents = opinions.file_sizes(labels[labels["source"] == "SR4KIQA"], tmp_path)
     assert contents.measure(contents.drawn(None))["SRCC"] == pytest.approx(1)

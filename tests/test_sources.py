@@ -102,6 +102,24 @@ def test_predictions_can_be_measured_again(evaluated, folder, labels, capsys):
             assert again["sources"][name]["raw"][measure] == pytest.approx(report["raw"][measure])
 
 
+def test_a_model_on_the_scale_of_a_source_scores_as_its_report_does(evaluated, folder):
+    loaded = load_model(folder / "ckpts" / "two" / "best.pth")
+    assert loaded.for_source("unknown") is loaded
+    assert loaded.for_source(None) is loaded
+    for name in loaded.sources:
+        row = evaluated[1][evaluated[1]["source"] == name].iloc[0]
+        result = loaded.for_source(name).score(row["image"], maps=True)
+        assert result.score == pytest.approx(row["score"], abs=1e-3)
+        for view, points in result.maps.items():
+            assert points.mean() == pytest.approx(row[f"points_{view}"], abs=1e-3)
+
+
+def test_the_curves_of_each_source_are_beside_those_of_their_mean(folder):
+    (events,) = (folder / "logs" / "two" / "tensorboard").iterdir()
+    for name in ("one", "hundred"):
+        assert f"validation/SRCC_{name}".encode() in events.read_bytes()
+
+
 def test_an_exported_model_keeps_its_sources(folder):
     path = folder / "model.safetensors"
     assert export.main([f"{folder}/ckpts/two/best.pth", "--format", "safetensors", "--out", str(path)]) == 0

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,6 +73,19 @@ class LoadedModel:
     def with_max_pixels(self, max_pixels: int | None) -> "LoadedModel":
         """Return the model with another limit on the size of images; None keeps its own."""
         return replace(self, view_spec=replace(self.view_spec, max_pixels=max_pixels or self.view_spec.max_pixels))
+
+    def for_source(self, name: str | None) -> "LoadedModel":
+        """Return the model on the scale of another data set that it was trained on; itself for an unknown one.
+
+        Scores, maps and `branch_means` are then in units of that data set's opinions, and the mapping is its own.
+        """
+        if not self.sources or name not in self.sources:
+            return self
+        source, own = self.sources[name], self.sources[self.options["score_scale"]]
+        ratio, model = source.sd / own.sd, deepcopy(self.model)
+        model.fold_opinion_scale(source.mean - own.mean * ratio, ratio)
+        means = self.branch_means and {view: points * ratio for view, points in self.branch_means.items()}
+        return replace(self, model=model, calibration=source.calibration, branch_means=means)
 
     def score(
         self, photos: Photo | Sequence[Photo], maps: bool = False, batch_size: int = 8

@@ -77,6 +77,11 @@ def test_only_the_test_split_is_comparable_with_published_tables(split, mapping,
     assert ("comparable" in notes["raw"]) == (split == "test")
 
 
+def test_other_data_sets_are_not_compared_with_the_tables_of_uhd_iqa(report):
+    notes = protocol_notes(report | {"split": "test", "database": "csv"})
+    assert not any("comparable" in note for note in notes.values())
+
+
 def test_a_fit_on_the_test_labels_is_called_a_bound_and_is_not_comparable(report):
     note = protocol_notes(report)["test_fitted"]
     assert "fitted on the test labels" in note
