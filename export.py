@@ -32,7 +32,8 @@ from pathlib import Path
 from utils.checkpoint import load_model
 from utils.command_line import add_flag, entry_point, make_parser, output_file, parse_options, usage_errors
 from utils.errors import RunError
-from utils.export.onnx_graph import CHECKED_BATCHES, export_onnx, export_safetensors
+from utils.export.onnx_graph import VIEWS, export_onnx, export_safetensors
+from utils.export.onnx_runtime import PHOTOGRAPH
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
 
@@ -54,9 +55,14 @@ def export_parser() -> argparse.ArgumentParser:
         required=True,
         help="onnx: the network, compared with PyTorch (needs requirements-export.txt); safetensors: the weights",
     )
-    add_flag(
-        parser, "--half", "safetensors: write the trunks' weights as float16, half the size, to compute in float32"
+    parser.add_argument(
+        "--input",
+        choices=(PHOTOGRAPH, VIEWS),
+        default=PHOTOGRAPH,
+        help="onnx: what the graph reads. photograph: a decoded photograph of any size; the graph cuts the views and "
+        "maps the score to quality. views: the views that Python has cut, for predict.py --onnx",
     )
+    add_flag(parser, "--half", "store the trunks' weights as float16, half the size, and compute in float32")
     parser.add_argument(
         "--out", type=output_file, metavar="FILE", help="the file to write (default: beside the checkpoint)"
     )
@@ -74,15 +80,12 @@ def main(args: list[str] | None = None) -> int:
         raise RunError(f"{out}: files of this format need the suffix {suffix}: write {out.with_suffix(suffix)}")
     if out.resolve() == Path(options.checkpoint).resolve():
         raise RunError(f"{out} is the checkpoint itself; give another file with --out")
-    if options.half and options.format != "safetensors":
-        parser.error("--half needs --format safetensors")
     with usage_errors(parser):
         loaded = load_model(options.checkpoint)
     agreement = ""
     if options.format == "onnx":
-        difference = export_onnx(loaded, out)
-        batches = " and ".join(map(str, CHECKED_BATCHES))
-        agreement = f", onnxruntime agrees with PyTorch to {difference:.0e} (batches of {batches})"
+        difference, checked = export_onnx(loaded, out, options.input, options.half)
+        agreement = f", onnxruntime agrees with PyTorch to {difference:.0e} ({checked})"
     else:
         export_safetensors(loaded, out, options.half)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB{agreement}")

@@ -49,7 +49,7 @@ class PhotographDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         try:
             image = to_rgb(self.paths[index], self.spec.max_pixels)
-            views = make_views(image, self.spec, self.spec.evaluation_generator())
+            views = make_views(image, self.spec)
             if self.draws > 1:
                 views["distortion"] = sample_draws(image, self.spec, self.draws)
         except ImageError as error:

@@ -1,4 +1,9 @@
-"""Grid mini-patch sampling: a mosaic of full-resolution mini-patches from all over the photograph."""
+"""Grid mini-patch sampling: a mosaic of full-resolution mini-patches from all over the photograph.
+
+In training a generator draws the offset of every patch inside its cell. In evaluation the offsets come from a table of
+fractions, in units of 1 / FRACTION_UNIT of the room that a cell leaves its patch, so that a program in any language can
+cut the same mosaic with integer arithmetic: `offset = fraction * (cell - patch + 1) // FRACTION_UNIT`.
+"""
 
 import numpy as np
 import torch
@@ -6,6 +11,9 @@ import torch
 from data.decode import DEFAULT_MAX_PIXELS
 from data.layout import to_view
 from data.resize import resize_bilinear
+
+FRACTION_UNIT = 2**16
+Offsets = np.random.Generator | np.ndarray  # what places the patches: draws, or a table of fractions
 
 
 def enlarge_to_fit(image: np.ndarray, side: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> np.ndarray:
@@ -38,12 +46,18 @@ def covered_size(height: int, width: int, n_fragment: int, patch_size: int) -> t
 
 
 def place_patches(
-    height: int, width: int, n_fragment: int, patch_size: int, generator: np.random.Generator
+    height: int, width: int, n_fragment: int, patch_size: int, generator: Offsets
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the top-left corner of one patch in every cell of the grid.
+    """Place the top-left corner of one patch in every cell of the grid.
 
-    Cells are `height // n_fragment` by `width // n_fragment` pixels. The patch's offset is uniform over all positions
-    inside its cell.
+    Cells are `height // n_fragment` by `width // n_fragment` pixels. With a generator the patch's offset is uniform
+    over all positions inside its cell.
+
+    Args:
+        height, width: of the image, pixels.
+        n_fragment, patch_size: as for `sample_fragments`.
+        generator: a numpy generator, or a table (n_fragment, n_fragment, 2) of fractions, down and to the right, from 0
+            to FRACTION_UNIT - 1.
 
     Returns:
         tops, lefts: (n_fragment, n_fragment) int64, pixels, in grid order.
@@ -54,17 +68,21 @@ def place_patches(
     cell_height, cell_width = height // n_fragment, width // n_fragment
     if min(cell_height, cell_width) < patch_size:
         raise ValueError(f"cells of {cell_width} x {cell_height} pixels cannot hold patches of {patch_size}")
-    grid = (n_fragment, n_fragment)
-    tops = np.arange(n_fragment)[:, None] * cell_height + generator.integers(0, cell_height - patch_size + 1, grid)
-    lefts = np.arange(n_fragment)[None, :] * cell_width + generator.integers(0, cell_width - patch_size + 1, grid)
-    return tops, lefts
+    cells = np.arange(n_fragment)
+    offsets = [
+        generator[:, :, axis].astype(np.int64) * (cell - patch_size + 1) // FRACTION_UNIT
+        if isinstance(generator, np.ndarray)
+        else generator.integers(0, cell - patch_size + 1, (n_fragment, n_fragment))
+        for axis, cell in enumerate((cell_height, cell_width))
+    ]
+    return cells[:, None] * cell_height + offsets[0], cells[None, :] * cell_width + offsets[1]
 
 
 def sample_fragments(
     image: np.ndarray,
     n_fragment: int,
     patch_size: int,
-    generator: np.random.Generator,
+    generator: Offsets,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> torch.Tensor:
     """Stitch one full-resolution mini-patch from every cell of a uniform grid.
@@ -76,7 +94,8 @@ def sample_fragments(
         image: (H, W, 3) uint8, any size; enlarged first if a side is shorter than n_fragment * patch_size.
         n_fragment: cells along each side.
         patch_size: side of a mini-patch, in pixels of the original image.
-        generator: draws each patch's offset inside its cell.
+        generator: places each patch inside its cell: a numpy generator that draws the offsets, or a table of fractions
+            as for `place_patches`.
         max_pixels: limit of the enlarged image.
 
     Returns:

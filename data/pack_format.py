@@ -23,7 +23,7 @@ from pathlib import Path
 from data.files import file_sha256
 from data.views import ViewSpec
 
-VERSION = 2
+VERSION = 3
 VIEWS, MANIFEST, JOURNAL = "views.bin", "manifest.json", "journal.jsonl"
 NOT_PACKED = ("crop_size", "max_pixels")  # fields of a ViewSpec that do not affect the records
 
@@ -147,7 +147,9 @@ class PackPlan:
         """Return where a pack's settings differ from this plan's, for a message; "" if they do not."""
         pack, plan = ({**values, **values["view_spec"], "view_spec": None} for values in (settings, self.settings))
         different = [name for name in plan if pack.get(name) != plan[name]]
-        return ", ".join(f"{name} is {pack.get(name)!r}, here {plan[name]!r}" for name in different)
+        named = [name for name in different if name != "fractions"]  # which follow from others, and are long
+        differences = [f"{name} is {pack.get(name)!r}, here {plan[name]!r}" for name in named]
+        return ", ".join(differences or ["fractions differ"] * bool(different))
 
 
 def partial_folder(folder: str | os.PathLike) -> Path:

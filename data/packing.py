@@ -113,7 +113,7 @@ class PackWriter(Dataset):
             yield crop_salient(image, spec)
         if "distortion" in spec.views:
             for seed in seeds:
-                generator = derive_generator(Purpose.FRAGMENTS, *seed) if is_training else spec.evaluation_generator()
+                generator = derive_generator(Purpose.FRAGMENTS, *seed) if is_training else spec.evaluation_fractions()
                 yield to_image(sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels))
         if "patches" in spec.views:
             for seed in seeds:

@@ -1,13 +1,13 @@
 """Cut a photograph into the network's views; nothing else in the project does."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
-from data.fragments import enlarge_to_fit, sample_fragments
+from data.fragments import FRACTION_UNIT, Offsets, enlarge_to_fit, sample_fragments
 from data.layout import to_image, to_view
 from data.patches import POLICIES, count_patches, cut_patches
 from data.resize import resize_bilinear
@@ -31,11 +31,13 @@ class ViewSpec:
         salient_patch_dimension: side of the salient view, pixels.
         saliency: "center" or "spectral".
         max_pixels: limit for decoding an image, and for enlarging a small one.
-        seed: seed of the fragments in evaluation; fixed, so that every user gets the same score for the same file.
+        seed: of the fragments in evaluation; fixed, so that every user gets the same score for the same file.
         views: the views to cut; a single-trunk model reads only one.
         patch_policy: which full-resolution patches make up the view "patches": "all" or "texture".
         patch_dimension: side of such a patch, pixels.
         patches: number of patches in evaluation with the policy "all"; 0 for the whole grid.
+        fractions: where evaluation cuts the fragments, n_fragment * n_fragment * 2 fractions in grid order as for
+            `data.fragments.place_patches`, if they are not those that `seed` draws.
 
     Raises:
         ValueError: a value is out of range.
@@ -53,6 +55,7 @@ class ViewSpec:
     patch_policy: str = "all"
     patch_dimension: int = 480
     patches: int = 0
+    fractions: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         sides = ("resize", "crop_size", "n_fragment", "patch_size", "salient_patch_dimension", "patch_dimension")
@@ -77,6 +80,12 @@ class ViewSpec:
         largest = max(self.resize, *self.view_sizes.values())
         if largest > MAX_SIDE:
             raise ValueError(f"a view's side, and resize, must be at most {MAX_SIDE} pixels; got {largest}")
+        count, ends = 2 * self.n_fragment**2, (min(self.fractions, default=0), max(self.fractions, default=0))
+        if len(self.fractions) not in (0, count) or ends[0] < 0 or ends[1] >= FRACTION_UNIT:
+            raise ValueError(
+                f"fractions must be {count} integers from 0 to {FRACTION_UNIT - 1} for n_fragment {self.n_fragment}; "
+                f"got {len(self.fractions)} from {ends[0]} to {ends[1]}"
+            )
 
     @property
     def view_sizes(self) -> dict[str, int]:
@@ -102,13 +111,20 @@ class ViewSpec:
         """Whether the number of patches depends on the photograph's size, so that photographs cannot be stacked."""
         return "patches" in self.views and self.patch_policy == "all" and not self.patches
 
-    def evaluation_generator(self, draw: int = 0) -> np.random.Generator:
-        """Return the generator for the fragments of a draw in evaluation, the same for every photograph."""
-        return derive_generator(Purpose.EVALUATION, self.seed, draw)
+    def evaluation_fractions(self, draw: int = 0) -> np.ndarray:
+        """Return where a draw of evaluation cuts the fragments of every photograph, (n, n, 2) int64, as `fractions`."""
+        shape = (self.n_fragment, self.n_fragment, 2)
+        if self.fractions and draw == 0:
+            return np.reshape(self.fractions, shape)
+        return derive_generator(Purpose.EVALUATION, self.seed, draw).integers(0, FRACTION_UNIT, shape)
 
     def to_dict(self) -> dict:
-        """Return the fields as plain values, for a checkpoint."""
-        return asdict(self) | {"views": list(self.views)}
+        """Return the fields as plain values, for a checkpoint.
+
+        They include the fractions of draw 0, so that no other program, and no later version of numpy, has to draw them.
+        """
+        fractions = self.evaluation_fractions().ravel().tolist()
+        return asdict(self) | {"views": list(self.views), "fractions": fractions}
 
     @classmethod
     def from_dict(cls, values: dict) -> "ViewSpec":
@@ -117,26 +133,37 @@ class ViewSpec:
         Raises:
             KeyError, TypeError, ValueError: a field is missing, unknown, of the wrong type or out of range.
         """
-        views = tuple(values["views"])
+        views, fractions = tuple(values["views"]), tuple(values.get("fractions", ()))  # not kept by earlier versions
         if not all(isinstance(view, str) for view in views):
             raise TypeError("views must be names")
-        values = {**values, "views": views}
-        for field in fields(cls):
-            if field.name in values and type(values[field.name]) is not type(field.default):
-                expected, given = type(field.default).__name__, type(values[field.name]).__name__
-                raise TypeError(f"{field.name} must be of type {expected}; got {given}")
-        return cls(**values)
+        if not all(type(fraction) is int for fraction in fractions):
+            raise TypeError("fractions must be integers")
+        values = {**values, "views": views, "fractions": ()}
+        for attribute in fields(cls):
+            name = attribute.name
+            if name in values and type(values[name]) is not type(attribute.default):
+                expected, given = type(attribute.default).__name__, type(values[name]).__name__
+                raise TypeError(f"{name} must be of type {expected}; got {given}")
+        spec = cls(**values)
+        # Drawn fractions are left out, so that specifications of the same views are equal and can be changed
+        if fractions and fractions != tuple(spec.evaluation_fractions().ravel().tolist()):
+            spec = replace(spec, fractions=fractions)
+        return spec
 
 
 def make_views(
-    image: np.ndarray, spec: ViewSpec, generator: np.random.Generator, crop_generator: np.random.Generator | None = None
+    image: np.ndarray,
+    spec: ViewSpec,
+    generator: Offsets | None = None,
+    crop_generator: np.random.Generator | None = None,
 ) -> dict[str, torch.Tensor]:
     """Cut the views of a photograph (arXiv 2409.00749, Sec. 3.1).
 
     Args:
         image: (H, W, 3) uint8, any size.
         spec: which views to cut, and how.
-        generator: draws the offsets of the distortion view's fragments.
+        generator: places the distortion view's fragments, as for `data.fragments.sample_fragments`; without it they
+            are those of evaluation.
         crop_generator: for training: draws the position of the aesthetic crop, or the patches; without it the crop is
             central and the patches are those of evaluation.
 
@@ -152,7 +179,8 @@ def make_views(
         resized = resize_short_side(image, spec.resize, spec.max_pixels)
         views["aesthetic"] = copy_view(crop_aesthetic(resized, spec.crop_size, crop_generator))
     if "distortion" in spec.views:
-        views["distortion"] = sample_fragments(image, spec.n_fragment, spec.patch_size, generator, spec.max_pixels)
+        offsets = spec.evaluation_fractions() if generator is None else generator
+        views["distortion"] = sample_fragments(image, spec.n_fragment, spec.patch_size, offsets, spec.max_pixels)
     if "salient" in spec.views:
         views["salient"] = copy_view(crop_salient(image, spec))
     if "patches" in spec.views:
@@ -175,8 +203,8 @@ def sample_draws(image: np.ndarray, spec: ViewSpec, draws: int) -> torch.Tensor:
         ImageError: as `make_views`.
     """
     image = enlarge_to_fit(image, spec.n_fragment * spec.patch_size, spec.max_pixels)
-    generators = map(spec.evaluation_generator, range(draws))
-    mosaics = [sample_fragments(image, spec.n_fragment, spec.patch_size, generator) for generator in generators]
+    tables = map(spec.evaluation_fractions, range(draws))
+    mosaics = [sample_fragments(image, spec.n_fragment, spec.patch_size, fractions) for fractions in tables]
     return to_view(np.stack([to_image(mosaic) for mosaic in mosaics]))
 
 

@@ -131,7 +131,7 @@ def exported(tmp_path_factory) -> ExportedModel:
     write_weights_file(folder / "tiny.pth", content)
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        code = export.main([str(folder / "tiny.pth"), "--format=onnx"])
+        code = export.main([str(folder / "tiny.pth"), "--format=onnx", "--input=views"])
     assert code == 0, output.getvalue()
     return ExportedModel(folder / "tiny.pth", folder / "tiny.onnx", output.getvalue())
 

@@ -125,7 +125,7 @@ def test_a_real_photograph_scores_as_the_plain_way_has_it(uhd_iqa_dir, tmp_path)
     scores = pd.read_csv(tmp_path / "s.csv").set_index("image")["score"]
     spec = load_model(tmp_path / "UIQA.pth").view_spec
     for path in photographs:
-        views = plain_views(path, spec.evaluation_generator())
+        views = plain_views(path, spec.evaluation_fractions())
         with torch.inference_mode():
             plain = reference(*(normalise(view)[None] for view in views.values())).item()
         # Resizing may differ by one grey level in 255 here and there; everything else is equal.

@@ -34,7 +34,7 @@ def test_safetensors_can_be_written_anywhere_and_read_by_safetensors_alone(expor
 def test_a_file_name_that_could_not_be_loaded_again_is_an_error(exported, tmp_path, out, word, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
-        code = export.main([str(exported.checkpoint), "--format=onnx", f"--out={out}"])
+        code = export.main([str(exported.checkpoint), "--format=onnx", "--input=views", f"--out={out}"])
     except SystemExit as stop:
         code = stop.code
     assert code == EXIT_UNUSABLE_INPUT
@@ -54,7 +54,7 @@ def test_a_checkpoint_is_not_replaced_by_its_own_export(exported, tmp_path, caps
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_one_error_that_says_how_to_install_it(exported, tmp_path, package, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    code = export.main([str(exported.checkpoint), "--format=onnx", f"--out={tmp_path / 'a.onnx'}"])
+    code = export.main([str(exported.checkpoint), "--format=onnx", "--input=views", f"--out={tmp_path / 'a.onnx'}"])
     assert code == EXIT_UNUSABLE_INPUT
     message = capsys.readouterr().err
     assert package in message
@@ -70,7 +70,7 @@ def test_safetensors_need_no_optional_package(exported, tmp_path, monkeypatch):
 
 
 def test_without_a_checkpoint_it_says_where_to_get_one(tmp_path, capsys):
-    assert export.main([str(tmp_path / "absent.pth"), "--format=onnx"]) == EXIT_UNUSABLE_INPUT
+    assert export.main([str(tmp_path / "absent.pth"), "--format=onnx", "--input=views"]) == EXIT_UNUSABLE_INPUT
     assert "github.com/sunwei925/UIQA" in capsys.readouterr().err
 
 

@@ -191,7 +191,7 @@ def test_pictures_show_the_views_and_maps_that_were_scored(trained, photographs,
         path = Path(row["image"])
         image, views = drawn[f"{path.stem}_views.png"]
         np.testing.assert_array_equal(image, decode_rgb(path))
-        expected = make_views(image, spec, spec.evaluation_generator())
+        expected = make_views(image, spec, spec.evaluation_fractions())
         assert all(torch.equal(views[name], expected[name]) for name in expected)
         maps, title = drawn[f"{path.stem}_map.png"]
         for name in expected:

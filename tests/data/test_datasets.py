@@ -65,7 +65,7 @@ class TestPhotographs:
     def test_an_item_is_the_file_cut_as_in_evaluation(self, table):
         dataset = PhotographDataset(table["path"], SPEC, table["mos"])
         sample = dataset[3]
-        views = make_views(decode_rgb(table["path"].iloc[3]), SPEC, SPEC.evaluation_generator())
+        views = make_views(decode_rgb(table["path"].iloc[3]), SPEC, SPEC.evaluation_fractions())
         assert same(sample, views | {"index": 3, "mos": table["mos"].iloc[3]})
         assert len(dataset) == len(table)
 

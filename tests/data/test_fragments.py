@@ -1,12 +1,15 @@
 """Grid mini-patch sampling: the mosaic's pixels and where they come from."""
 
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from data.decode import ImageError
-from data.fragments import covered_size, enlarge_to_fit, place_patches, sample_fragments
+from data.fragments import FRACTION_UNIT, covered_size, enlarge_to_fit, place_patches, sample_fragments
 from utils.benchmarks.plain import plain_views
 
 GRIDS = [
@@ -54,6 +57,26 @@ def test_every_patch_lies_inside_its_own_cell(grid):
             cell = np.indices((n, n))[axis]
             assert (corners >= cell * (side // n)).all()
             assert (corners + size <= (cell + 1) * (side // n)).all()
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=ids)
+def test_a_table_places_each_patch_at_a_fraction_of_its_cells_room(grid):
+    height, width, n, size = grid
+    table = generator().integers(0, FRACTION_UNIT, (n, n, 2))
+    tops, lefts = place_patches(height, width, n, size, table)
+    for (row, column, axis), fraction in np.ndenumerate(table):
+        corners, side, cell = ((tops, height, row), (lefts, width, column))[axis]
+        room = side // n - size + 1
+        offset = corners[row, column] - cell * (side // n)
+        assert offset == math.floor(Fraction(int(fraction), FRACTION_UNIT) * room)
+        assert 0 <= offset < room
+
+
+def test_the_ends_of_the_table_are_the_ends_of_the_room():
+    for fraction, expected in ((0, 0), (FRACTION_UNIT - 1, 68)):
+        tops, lefts = place_patches(300, 300, 3, 32, np.full((3, 3, 2), fraction))
+        assert (tops % 100 == expected).all()
+        assert (lefts % 100 == expected).all()
 
 
 def test_every_offset_inside_a_cell_is_as_likely_as_any_other():

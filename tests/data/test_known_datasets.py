@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import prepare
 from data.known_datasets import COLUMNS, KNOWN_DATASETS, SR4KIQA_FOLDS, SR4KIQA_TEST_FOLD, load_known_dataset
 from data.label_files import TableError
 
@@ -89,7 +90,13 @@ def kadid(folder: Path) -> None:
         image(folder / "images" / name)
 
 
+def simulated(folder: Path) -> None:
+    arguments = ["synthetic", "--scenes", "5", "--height", "64", "--width", "64", "--num_workers", "1", "--overwrite"]
+    assert prepare.main([*arguments, "--out", str(folder)]) == 0
+
+
 MAKERS = {
+    "simulated": simulated,
     "BIQ2021": biq2021,
     "SR4KIQA": sr4kiqa,
     "UHD_IQA": uhd_iqa,

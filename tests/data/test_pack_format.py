@@ -40,6 +40,11 @@ def test_a_plan_differs_from_another_in_the_settings_that_are_named():
     assert PLAN.differences(other.settings) == "random_seed is 8, here 7, n_fragment is 5, here 4"
 
 
+def test_another_table_of_fractions_is_another_pack():
+    other = replace(PLAN, spec=replace(SPEC, fractions=(1,) * (2 * SPEC.n_fragment**2)))
+    assert PLAN.differences(other.settings) == "fractions differ"
+
+
 def test_settings_that_do_not_affect_the_records_do_not_differ():
     assert PLAN.differences(PackPlan(replace(SPEC, crop_size=50, max_pixels=10**6), 7, 3).settings) == ""
 
@@ -89,7 +94,7 @@ def test_a_damaged_entry_is_an_error_that_names_file_and_remedy(tmp_path, entry)
 def test_entries_of_another_version_are_not_read_but_its_settings_are(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps(PLAN.settings | {"version": 1, "records": [{"color": 1}]}))
     settings, entries = read_pack(tmp_path)
-    assert PLAN.differences(settings) == "version is 1, here 2"
+    assert PLAN.differences(settings) == "version is 1, here 3"
     assert entries == []
 
 

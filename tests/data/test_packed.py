@@ -273,7 +273,7 @@ def test_a_pack_of_another_version_is_refused(rows, tmp_path):
     pack(tmp_path / "pack", rows)
     manifest = json.loads((tmp_path / "pack" / MANIFEST).read_text())
     (tmp_path / "pack" / MANIFEST).write_text(json.dumps(manifest | {"version": 1}))
-    assert "version is 1, here 2" in refused(tmp_path / "pack", rows)
+    assert "version is 1, here 3" in refused(tmp_path / "pack", rows)
 
 
 def test_a_file_of_another_length_is_refused(rows, tmp_path):

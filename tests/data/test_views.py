@@ -161,19 +161,49 @@ def test_a_shape_too_extreme_to_enlarge_is_an_image_error(shape, name):
         make_views(noise(*shape), ViewSpec(views=(name,)), generator())
 
 
-def test_the_evaluation_generator_depends_on_seed_and_draw_alone():
-    streams = {
-        (seed, draw): ViewSpec(seed=seed).evaluation_generator(draw).integers(0, 2**63)
+def test_the_fractions_of_evaluation_depend_on_seed_and_draw_alone():
+    tables = {
+        (seed, draw): ViewSpec(seed=seed).evaluation_fractions(draw).tobytes()
         for seed in (0, 1, 2**32 - 1)
         for draw in (0, 1, 2)
     }
-    assert len(set(streams.values())) == len(streams)
-    assert ViewSpec(resize=600, saliency="spectral").evaluation_generator().integers(0, 2**63) == streams[0, 0]
+    assert len(set(tables.values())) == len(tables)
+    assert ViewSpec(resize=600, saliency="spectral").evaluation_fractions().tobytes() == tables[0, 0]
+
+
+def test_kept_fractions_place_the_fragments(photograph):
+    corner = replace(SMALL, fractions=(0,) * 32)
+    cell_height, cell_width = photograph.shape[0] // 4, photograph.shape[1] // 4
+    mosaic = make_views(photograph, corner)["distortion"]
+    for row in range(4):
+        for column in range(4):
+            patch = photograph[row * cell_height :, column * cell_width :][:16, :16]
+            view = mosaic[:, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+            assert np.array_equal(view.permute(1, 2, 0), patch)
+    loaded = ViewSpec.from_dict(corner.to_dict())
+    assert torch.equal(make_views(photograph, loaded)["distortion"], mosaic)
+
+
+def test_a_specification_of_an_earlier_version_draws_its_fractions():
+    fields = SMALL.to_dict()
+    del fields["fractions"]
+    assert ViewSpec.from_dict(fields) == SMALL
+
+
+@pytest.mark.parametrize("fractions", [(0,) * 31, (0,) * 31 + (-1,), (0,) * 31 + (2**16,)], ids=["few", "low", "high"])
+def test_fractions_out_of_range_are_refused(fractions):
+    with pytest.raises(ValueError, match="fractions must be 32 integers"):
+        replace(SMALL, fractions=fractions)
+
+
+def test_fractions_of_another_type_are_refused():
+    with pytest.raises(TypeError, match="fractions"):
+        ViewSpec.from_dict(SMALL.to_dict() | {"fractions": [0.5] * 32})
 
 
 def test_an_evaluation_draw_gives_a_photograph_the_same_mosaic_every_time(photograph):
-    views = make_views(photograph, SMALL, SMALL.evaluation_generator(draw=2))
-    mosaic = sample_fragments(photograph, 4, 16, SMALL.evaluation_generator(draw=2))
+    views = make_views(photograph, SMALL, SMALL.evaluation_fractions(draw=2))
+    mosaic = sample_fragments(photograph, 4, 16, SMALL.evaluation_fractions(draw=2))
     assert torch.equal(views["distortion"], mosaic)
 
 
@@ -181,7 +211,7 @@ def test_an_evaluation_draw_gives_a_photograph_the_same_mosaic_every_time(photog
     "spec",
     [
         ViewSpec(),
-        ViewSpec(600, 500, 7, 16, 224, "spectral", 10_000, 99, ("aesthetic",), "texture", 60, 2),
+        ViewSpec(600, 500, 7, 16, 224, "spectral", 10_000, 99, ("aesthetic",), "texture", 60, 2, (5,) * 98),
         ViewSpec(views=("salient", "distortion")),
     ],
     ids=["default", "all differ", "two views"],
@@ -225,7 +255,7 @@ def test_each_draw_equals_the_one_of_evaluation(shape):
     image = noise(*shape)
     draws = sample_draws(image, SMALL, 3)
     for draw in range(3):
-        view = make_views(image, SMALL, SMALL.evaluation_generator(draw))["distortion"]
+        view = make_views(image, SMALL, SMALL.evaluation_fractions(draw))["distortion"]
         assert torch.equal(draws[draw], view)
     assert draws.permute(0, 2, 3, 1).is_contiguous()
 
@@ -241,7 +271,7 @@ def test_each_draw_equals_the_one_of_evaluation(shape):
 )
 @pytest.mark.parametrize("shape", [(120, 210), (30, 77)])
 def test_the_predicted_shapes_are_those_of_the_views(spec, shape):
-    views = make_views(noise(*shape), spec, spec.evaluation_generator())
+    views = make_views(noise(*shape), spec, spec.evaluation_fractions())
     assert spec.view_shapes(*shape) == {name: tuple(view.shape) for name, view in views.items()}
     assert {name: view.shape for name, view in random_views(spec.view_shapes(*shape)).items()} == {
         name: view.shape for name, view in views.items()

@@ -260,7 +260,7 @@ class Checkpoints:
         import torch
 
         try:
-            views = self.views(scene(90, 80, 0), loaded.view_spec, loaded.view_spec.evaluation_generator())
+            views = self.views(scene(90, 80, 0), loaded.view_spec, loaded.view_spec.evaluation_fractions())
         except self.too_long:
             return
         with torch.inference_mode():

@@ -182,7 +182,7 @@ def rendered_photographs() -> list[np.ndarray]:
 
 def views_of(image: np.ndarray, spec: ViewSpec, device: torch.device) -> Batch:
     """Return the views of one photograph, (1, 3, S, S) each."""
-    views = make_views(image, spec, spec.evaluation_generator())
+    views = make_views(image, spec)
     return {name: view[None].to(device) for name, view in views.items()}
 
 

@@ -144,5 +144,5 @@ def run_plain(model: PlainUIQA, batch: Batch) -> torch.Tensor:
 
 def score_file_plainly(model: PlainUIQA, path: str, device: torch.device) -> float:
     """Score a file with the published model, as published code does."""
-    views = plain_views(path, SPEC.evaluation_generator())
+    views = plain_views(path, SPEC.evaluation_fractions())
     return model(**{name: normalise(view)[None].to(device) for name, view in views.items()}).item()

@@ -6,13 +6,12 @@ floats, and torchvision's own trunks.
 
 import os
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import nn
 from torchvision.transforms import v2
 
-from data.fragments import place_patches
+from data.fragments import Offsets, place_patches
 from models.backbones import published_swin
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,7 +19,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def plain_views(
     source: str | os.PathLike | Image.Image,
-    generator: np.random.Generator,
+    generator: Offsets,
     resize: int = 512,
     crop_size: int = 480,
     n_fragment: int = 15,

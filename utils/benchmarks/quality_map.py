@@ -117,7 +117,7 @@ def blur_quarter(image: np.ndarray, row: int, column: int) -> np.ndarray:
 def distortion_maps(model: QualityModel, spec: ViewSpec, images: list[np.ndarray]) -> np.ndarray:
     """Return the distortion branch's map of each image, (n, h, w), in points."""
     device = next(model.parameters()).device
-    samples = [make_views(image, spec, spec.evaluation_generator()) for image in images]
+    samples = [make_views(image, spec) for image in images]
     views = {name: torch.stack([sample[name] for sample in samples]).to(device) for name in spec.views}
     return model.contributions(**views)["distortion"].cpu().numpy()
 
@@ -134,8 +134,8 @@ def scores_by_seed(model: QualityModel, spec: ViewSpec, image: np.ndarray, draws
     device = next(model.parameters()).device
     scores = []
     for seed in range(SEEDS):
-        seeded = replace(spec, seed=seed)
-        views = make_views(image, seeded, seeded.evaluation_generator())
+        seeded = replace(spec, seed=seed, fractions=())
+        views = make_views(image, seeded)
         views["distortion"] = sample_draws(image, seeded, draws)
         scores.append(model.contributions(**{name: view[None].to(device) for name, view in views.items()})["score"])
     return torch.cat(scores).tolist()

@@ -61,7 +61,7 @@ def packed(jpeg: bytes, settings: Settings) -> Measurement:
         )
         samples = cycle(range(len(rows)))
         functions = {
-            "plain": lambda: plain_views(paths[next(samples)], SPEC.evaluation_generator()),
+            "plain": lambda: plain_views(paths[next(samples)], SPEC.evaluation_fractions()),
             "ours": lambda: pack.views(next(samples), 1, derive_generator(Purpose.CROP, 0, 0, 0)),
         }
         medians = measurement.add(time_in_turn(functions, settings.rounds))
@@ -93,12 +93,12 @@ def memory(jpeg: bytes, settings: Settings) -> Measurement:
 
 def cut_views(jpeg: bytes) -> None:
     """Cut the views of an encoded photograph."""
-    make_views(decode_rgb(jpeg), SPEC, SPEC.evaluation_generator())
+    make_views(decode_rgb(jpeg), SPEC)
 
 
 def cut_views_plainly(jpeg: bytes) -> None:
     """Cut the views of an encoded photograph with the plain implementation."""
-    plain_views(BytesIO(jpeg), SPEC.evaluation_generator())
+    plain_views(BytesIO(jpeg), SPEC.evaluation_fractions())
 
 
 def scaling(jpeg: bytes, settings: Settings) -> Measurement:
@@ -131,7 +131,7 @@ def scaling(jpeg: bytes, settings: Settings) -> Measurement:
 def batch_of(jpeg: bytes, count: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Return the views of a photograph `count` times, each with another draw of the fragments: (count, 3, S, S)."""
     image = decode_rgb(jpeg)
-    samples = [make_views(image, SPEC, SPEC.evaluation_generator(draw)) for draw in range(count)]
+    samples = [make_views(image, SPEC, SPEC.evaluation_fractions(draw)) for draw in range(count)]
     return {name: torch.stack([sample[name] for sample in samples]).to(device) for name in SPEC.views}
 
 

@@ -6,24 +6,42 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import nn
 
 from data.files import one_line, replace_file
+from data.seeding import Purpose, derive_generator
+from data.synthetic import render_scene
 from data.views import ViewSpec, random_views
 from models.backbones import SwinTrunk, Trunk, published_swin
 from models.uiqa import QualityModel
 from utils.errors import RunError
-from utils.export.onnx_runtime import MAP_PREFIX, ONNX_FORMAT, OnnxNetwork, import_optional, open_session
+from utils.export.onnx_runtime import (
+    MAP_PREFIX,
+    ONNX_FORMAT,
+    PHOTOGRAPH,
+    OnnxNetwork,
+    import_optional,
+    open_session,
+)
+from utils.export.photograph_graph import photograph_graph
 from utils.loaded_model import LoadedModel
 from utils.weights_file import FORMAT, VERSION, encode
 
 OPSET = 18
 TOLERANCE = 1e-4  # between onnxruntime and PyTorch, relative to PyTorch's largest value, or to 1 if that is less
 CHECKED_BATCHES = (1, 3)
+VIEWS = "views"
+PHOTOGRAPH_TOLERANCE = 2e-3  # for a graph that cuts the views itself: its resizing may differ by a grey level
+CHECKED_SIZES = (  # height, width, pixels: small ones that are enlarged or padded, portraits, panoramas, odd sides
+    *((20, 20), (33, 150), (223, 225), (480, 480), (601, 450), (768, 1024), (1080, 1920), (999, 3001)),
+    *((2160, 3840), (3840, 2160), (400, 6000), (4000, 6000)),
+)
 LARGEST_ONNX = 2**31 - 2**24  # bytes of weights: a file holds 2 GiB, of which the graph needs some
 
 
@@ -41,9 +59,7 @@ def export_safetensors(loaded: LoadedModel, path: str | os.PathLike, half: bool 
     """
     state = {name: value.detach().clone().contiguous() for name, value in loaded.model.state_dict().items()}
     if half:
-        for name, value in state.items():
-            if value.dim() > 1 and value.is_floating_point() and not name.startswith("quality."):
-                state[name] = value.half()
+        state = {name: value.to(half_dtype(name, value)) for name, value in state.items()}
     # Without the measures of the last validation, which may be NaN
     sources = loaded.sources and {
         name: replace(source, metrics=None).to_dict() for name, source in loaded.sources.items()
@@ -53,35 +69,67 @@ def export_safetensors(loaded: LoadedModel, path: str | os.PathLike, half: bool 
         unfinished.write_bytes(save(state, encode(content, FORMAT)))
 
 
-def export_onnx(loaded: LoadedModel, path: str | os.PathLike) -> float:
-    """Write the network as an ONNX graph, provided that onnxruntime and PyTorch give the same results.
+def export_onnx(
+    loaded: LoadedModel, path: str | os.PathLike, takes: str = PHOTOGRAPH, half: bool = False
+) -> tuple[float, str]:
+    """Write a model as an ONNX graph, provided that onnxruntime and PyTorch give the same results.
 
     Args:
         loaded: from `utils.checkpoint.load_model`.
         path: the file; it is written completely or not at all.
+        takes: PHOTOGRAPH for a graph that cuts the views of a photograph itself, or VIEWS for the network alone.
+        half: store the trunks' matrices and kernels as float16, see `export_safetensors`.
 
     Returns:
-        The largest difference between onnxruntime's and PyTorch's scores, bias and maps on random views, relative to
-        PyTorch's largest value, or to 1 if that is less.
+        The largest difference between onnxruntime's and PyTorch's results, relative to PyTorch's largest value, or to 1
+        if that is less; and on what. For PHOTOGRAPH these are scores and quality of rendered photographs of
+        CHECKED_SIZES and their maps, for VIEWS scores, bias and maps on random views.
 
     Raises:
         RunError: a package is missing, the model cannot be exported, or the results differ.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         import_optional(package)
-    content = _graph_file(loaded)
+    content = _graph_file(loaded, takes, half)
+    if half:
+        loaded = _as_stored(loaded)
     with replace_file(path) as unfinished:
         unfinished.write_bytes(content)
-        network = OnnxNetwork(open_session(unfinished))
-        difference = max(
-            _largest_difference(loaded.model, network, noise(loaded.view_spec, batch)) for batch in CHECKED_BATCHES
-        )
-        if not difference <= TOLERANCE:  # also if it is NaN
+        session = open_session(unfinished)
+        if takes == PHOTOGRAPH:
+            difference, tolerance = largest_photograph_difference(loaded, session), PHOTOGRAPH_TOLERANCE
+            checked = f"{len(CHECKED_SIZES)} photographs of 20 x 20 to 6000 x 4000"
+        else:
+            network, tolerance = OnnxNetwork(session), TOLERANCE
+            difference = max(
+                _largest_difference(loaded.model, network, noise(loaded.view_spec, batch)) for batch in CHECKED_BATCHES
+            )
+            checked = f"batches of {' and '.join(map(str, CHECKED_BATCHES))}"
+        if not difference <= tolerance:  # also if it is NaN
             raise RunError(
                 f"{path}: not written: onnxruntime's results differ from PyTorch's by {difference:.2g} of the largest, "
-                f"more than {TOLERANCE:g}; try other versions of onnxruntime or torch"
+                f"more than {tolerance:g}; try other versions of onnxruntime or torch"
             )
-    return difference
+    return difference, checked
+
+
+def largest_photograph_difference(loaded: LoadedModel, session) -> float:
+    """Return how far a session's results for whole photographs are from `LoadedModel.score`'s.
+
+    Each of score, quality and maps is compared relative to the largest expected value, or to 1 if that is less.
+    """
+    scene = render_scene(derive_generator(Purpose.SCENE, 0, 0), *CHECKED_SIZES[-1])  # the others are cut out of it
+    differences = []
+    for height, width in CHECKED_SIZES:
+        photograph = np.ascontiguousarray(scene[:height, :width])
+        expected = loaded.score(photograph, maps=True)
+        names = [output.name for output in session.get_outputs()]
+        actual = dict(zip(names, session.run(names, {PHOTOGRAPH: photograph}), strict=True))
+        pairs = [(actual["score"][0], expected.score)]
+        pairs += [(actual["quality"][0], expected.quality)] if "quality" in actual else []
+        pairs += [(actual[MAP_PREFIX + view][0], points) for view, points in expected.maps.items()]
+        differences += [np.abs(a - e).max() / max(1.0, np.abs(e).max()) for a, e in pairs]
+    return float(np.max(differences))  # NaN if any is
 
 
 def noise(spec: ViewSpec, batch: int) -> dict[str, torch.Tensor]:
@@ -134,7 +182,7 @@ class _Graph(QualityModel):
         return tuple(outputs[name] for name in ("score", "bias", *self.view_names))
 
 
-def _graph_file(loaded: LoadedModel) -> bytes:
+def _graph_file(loaded: LoadedModel, takes: str, half: bool) -> bytes:
     """Trace a model; return the content of an ONNX file with its metadata.
 
     Raises:
@@ -168,7 +216,11 @@ def _graph_file(loaded: LoadedModel) -> bytes:
         cause = one_line(error.__cause__ or error)
         raise RunError(f"{name}: torch.onnx cannot export this model: {cause}") from error
     _remove_source_lines(file)
-    onnx.helper.set_model_props(file, encode(_description(loaded), ONNX_FORMAT))
+    if half:
+        _store_half(file.graph)
+    if takes == PHOTOGRAPH:
+        file = photograph_graph(file, loaded.view_spec, loaded.calibration)
+    onnx.helper.set_model_props(file, encode(_description(loaded) | {"input": takes}, ONNX_FORMAT))
     return file.SerializeToString()
 
 
@@ -196,6 +248,34 @@ def _simplify(graph) -> None:
     optimizer.fold_constants(graph, onnx_shape_inference=True)
     optimizer.remove_unused_nodes(graph)
     import_optional("onnx_ir.passes.common").NameFixPass()(graph)
+
+
+def _store_half(graph) -> None:
+    """Store the matrices and kernels of a graph, except the head's, as float16, with casts that loading it folds."""
+    onnx, numpy_helper = import_optional("onnx"), import_optional("onnx.numpy_helper")
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT or len(weight.dims) < 2 or weight.name.startswith("quality."):
+            continue
+        name = weight.name
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    for position, cast in enumerate(casts):
+        graph.node.insert(position, cast)
+
+
+def _as_stored(loaded: LoadedModel) -> LoadedModel:
+    """Return a model with its weights rounded as `half` stores them."""
+    model = deepcopy(loaded.model)
+    state = model.state_dict()
+    model.load_state_dict({name: value.to(half_dtype(name, value)).to(value.dtype) for name, value in state.items()})
+    return replace(loaded, model=model)
+
+
+def half_dtype(name: str, value: torch.Tensor) -> torch.dtype:
+    """Return how `half` stores a tensor: matrices and kernels of the trunks as float16, everything else as it is."""
+    is_large = value.dim() > 1 and value.is_floating_point() and not name.startswith("quality.")
+    return torch.float16 if is_large else value.dtype
 
 
 def _remove_source_lines(file) -> None:

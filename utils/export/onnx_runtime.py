@@ -19,6 +19,7 @@ from utils.loaded_model import LoadedModel
 from utils.weights_file import VERSION, check_download, decode
 
 ONNX_FORMAT = "uiqa-onnx"
+PHOTOGRAPH = "photograph"  # the input of a file that cuts the views itself
 MAP_PREFIX = "map_"  # in an ONNX graph, an output must not have the name of an input
 CUDA = "CUDAExecutionProvider"
 
@@ -153,6 +154,8 @@ def _check_graph(session, spec: ViewSpec) -> None:
     Raises:
         ValueError: it does not.
     """
+    if [value.name for value in session.get_inputs()] == [PHOTOGRAPH]:
+        raise ValueError("it reads whole photographs, for programs without this project; export it with --input views")
     sides = {view.name: view.shape[-1] for view in session.get_inputs() if view.type == "tensor(uint8)"}
     if sides != spec.view_sizes or len(sides) != len(session.get_inputs()):
         raise ValueError(f"its inputs are not uint8 views of {spec.view_sizes} pixels")

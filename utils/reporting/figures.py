@@ -160,7 +160,7 @@ def _mark_patches(axis: Axes, image: np.ndarray, spec: ViewSpec) -> None:
     for index in range(1, n):
         axis.axhline(index * (height // n) * scale, color=GRID_COLOUR, linewidth=0.4)
         axis.axvline(index * (width // n) * scale, color=GRID_COLOUR, linewidth=0.4)
-    tops, lefts = place_patches(height, width, n, side, spec.evaluation_generator())
+    tops, lefts = place_patches(height, width, n, side, spec.evaluation_fractions())
     for top, left in zip(tops.ravel() * scale, lefts.ravel() * scale, strict=True):
         axis.add_patch(Rectangle((left, top), side * scale, side * scale, color=PATCH_COLOUR, linewidth=0))
 

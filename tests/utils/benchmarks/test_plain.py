@@ -19,8 +19,8 @@ def test_views_and_network_agree_with_the_plain_implementation(tmp_path):
     Image.fromarray(noise).resize((1600, 900), Image.Resampling.BICUBIC).save(path, quality=90)
 
     spec = ViewSpec()
-    views = make_views(decode_rgb(path), spec, spec.evaluation_generator())
-    plain = plain_views(path, spec.evaluation_generator())
+    views = make_views(decode_rgb(path), spec, spec.evaluation_fractions())
+    plain = plain_views(path, spec.evaluation_fractions())
     for name in ("distortion", "salient"):
         assert torch.equal(views[name], (plain[name] * 255).round().to(torch.uint8))
     assert (views["aesthetic"].float() - plain["aesthetic"] * 255).abs().max() <= 1.001

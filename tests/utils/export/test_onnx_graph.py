@@ -14,7 +14,7 @@ from models.uiqa import QualityModel
 from utils.checkpoint import load_model
 from utils.errors import RunError
 from utils.export import onnx_graph as exporting
-from utils.export.onnx_graph import export_onnx, export_safetensors, noise
+from utils.export.onnx_graph import VIEWS, export_onnx, export_safetensors, noise
 from utils.export.onnx_runtime import load_onnx
 from utils.loaded_model import LoadedModel
 
@@ -83,7 +83,7 @@ def test_a_trunk_that_reads_two_views_is_in_the_file_once(tmp_path):
     loaded = loaded_with(model, replace(SPEC, views=model.view_names))
     views = noise(loaded.view_spec, 2)
     before = model.contributions(**views)["score"]
-    assert export_onnx(loaded, tmp_path / "one.onnx") < 1e-5
+    assert export_onnx(loaded, tmp_path / "one.onnx", VIEWS)[0] < 1e-5
     weights = sum(value.numel() for value in model.trunk.parameters()) * 4
     assert weights < (tmp_path / "one.onnx").stat().st_size < 1.7 * weights
     assert load_onnx(tmp_path / "one.onnx").model.view_names == model.view_names
@@ -91,25 +91,25 @@ def test_a_trunk_that_reads_two_views_is_in_the_file_once(tmp_path):
 
 
 def test_a_graph_with_other_scores_is_not_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_graph_file", lambda loaded: exported.onnx.read_bytes())
+    monkeypatch.setattr(exporting, "_graph_file", lambda *_: exported.onnx.read_bytes())
     loaded = load_model(exported.checkpoint)
     path = tmp_path / "network.onnx"
-    assert export_onnx(loaded, path) < 1e-5
+    assert export_onnx(loaded, path, VIEWS)[0] < 1e-5
     path.write_text("the old content")
     with torch.no_grad():
         next(loaded.model.trunks()["salient"].parameters()).mul_(1.05)
     with pytest.raises(RunError, match=r"network\.onnx: not written: .* differ"):
-        export_onnx(loaded, path)
+        export_onnx(loaded, path, VIEWS)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["the old content"]
 
 
 def test_a_graph_that_outputs_nan_is_not_written(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_graph_file", lambda loaded: exported.onnx.read_bytes())
+    monkeypatch.setattr(exporting, "_graph_file", lambda *_: exported.onnx.read_bytes())
     loaded = load_model(exported.checkpoint)
     with torch.no_grad():
         loaded.model.quality[1].bias.fill_(torch.nan)
     with pytest.raises(RunError, match="differ"):
-        export_onnx(loaded, tmp_path / "network.onnx")
+        export_onnx(loaded, tmp_path / "network.onnx", VIEWS)
     assert not list(tmp_path.iterdir())
 
 
@@ -143,7 +143,7 @@ def test_swin_trunks_are_exported(tmp_path):
     torch.manual_seed(0)
     model = build_model("UIQA", backbone="swin_nano")
     loaded = loaded_with(model, replace(SPEC, n_fragment=7, salient_patch_dimension=200))  # also rolled and padded maps
-    assert export_onnx(loaded, tmp_path / "network.onnx") < 1e-5
+    assert export_onnx(loaded, tmp_path / "network.onnx", VIEWS)[0] < 1e-5
     views = noise(loaded.view_spec, 5)
     with torch.inference_mode():
         expected = model.contributions(**views)
@@ -155,7 +155,7 @@ def test_a_trunk_of_timm_is_exported(tmp_path):
     torch.manual_seed(0)
     spec = replace(SPEC, resize=224, crop_size=224, views=("aesthetic",))
     model = build_model("SwinT", backbone="timm:convnext_atto", view_sizes=spec.view_sizes)
-    assert export_onnx(loaded_with(model, spec), tmp_path / "network.onnx") < 1e-4
+    assert export_onnx(loaded_with(model, spec), tmp_path / "network.onnx", VIEWS)[0] < 1e-4
 
 
 def test_a_model_that_reads_all_patches_of_a_photograph_is_an_error(tmp_path):
@@ -170,4 +170,4 @@ def test_a_model_that_reads_all_patches_of_a_photograph_is_an_error(tmp_path):
 def test_three_patches_are_exported(tmp_path):
     spec = ViewSpec(views=("patches",), patch_dimension=64, patch_policy="texture")
     model = build_model("Patches", backbone="timm:test_resnet", view_sizes=spec.view_sizes).eval()
-    assert export_onnx(loaded_with(model, spec), tmp_path / "model.onnx") < 1e-4
+    assert export_onnx(loaded_with(model, spec), tmp_path / "model.onnx", VIEWS)[0] < 1e-4

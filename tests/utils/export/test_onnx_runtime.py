@@ -59,7 +59,7 @@ def scored_without_torch(network: Path, views: dict[str, torch.Tensor], folder: 
 
 
 def views_of(paths: list[str], spec: ViewSpec) -> dict[str, torch.Tensor]:
-    cut = [make_views(decode_rgb(path), spec, spec.evaluation_generator()) for path in paths]
+    cut = [make_views(decode_rgb(path), spec, spec.evaluation_fractions()) for path in paths]
     return {name: torch.stack([views[name] for views in cut]) for name in spec.views}
 
 
@@ -214,7 +214,7 @@ def test_the_papers_model_scores_a_4k_jpeg_as_pytorch_does(tmp_path, capfd):
     torch.manual_seed(2)
     torch.save(build_model("UIQA").state_dict(), tmp_path / "UIQA.pth")
     Image.fromarray(render_scene(np.random.default_rng(4), 2160, 3840)).save(tmp_path / "photo.jpg", quality=60)
-    assert export.main([str(tmp_path / "UIQA.pth"), "--format=onnx"]) == 0
+    assert export.main([str(tmp_path / "UIQA.pth"), "--format=onnx", "--input=views"]) == 0
     printed = capfd.readouterr()
     assert printed.out.count("\n") == 1
     assert printed.err == ""

@@ -12,7 +12,7 @@ from utils.reporting.figures import PATCH_COLOUR, SALIENT_COLOUR, draw_quality_m
 
 
 def views_of(image: np.ndarray, spec: ViewSpec) -> dict:
-    return make_views(image, spec, spec.evaluation_generator())
+    return make_views(image, spec, spec.evaluation_fractions())
 
 
 @pytest.mark.parametrize("shape", [(270, 480, 3), (40, 60, 3), (600, 90, 3)])
