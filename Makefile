@@ -6,7 +6,7 @@ PY := $(VENV)/bin/python
 # The fast tests, on one process per core with one thread each.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 8 --dist loadgroup
 
-.PHONY: demo smoke test test-slow lint format clean
+.PHONY: demo smoke test test-slow lint format scorer clean
 
 # One thread for the network, so that the result does not depend on the number of cores.
 demo: $(VENV)/.installed demo_data/uhd-iqa-metadata.csv
@@ -38,9 +38,13 @@ format: $(VENV)/.installed-dev
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
+# Build the page that scores photographs in the browser, docs/scorer/dist/, and serve it on this computer alone.
+scorer: $(VENV)/.installed-dev
+	$(PY) docs/scorer/build.py
+
 # Delete what the demo and the tools wrote; your own runs under ckpts/ and logfiles/ stay.
 clean:
-	rm -rf $(VENV) demo_data ckpts/demo logfiles/demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo_data ckpts/demo logfiles/demo docs/scorer/dist docs/scorer/node_modules .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed: requirements.txt

@@ -1,25 +1,28 @@
 """Write a checkpoint as an ONNX graph or as safetensors, for programs without this project or without torch.
 
     python export.py ckpts/demo/best.pth --format onnx
+    python export.py ckpts/demo/best.pth --format onnx --input views
     python predict.py --onnx ckpts/demo/best.onnx photo.jpg
 
-An ONNX file is complete in itself. A program in any language with an ONNX runtime can score with it:
+An ONNX file reads whole photographs (`--input photograph`): `photograph`, uint8, (H, W, 3), RGB, any size. The graph
+cuts the views itself. Outputs, all float32: `score` and `quality`, (1,), and `bias`, a scalar; for each view
+`map_<view>`, (1, h, w), the points that each place adds (`score` equals `bias` plus the mean of each map); and
+`view_<view>`, the views, uint8. docs/deployment.md shows it in three languages.
+
+With `--input views` the file holds the network alone:
 
 - Inputs: the views that the model reads, named `aesthetic`, `distortion` and `salient`: uint8, (B, 3, S, S), RGB, not
   normalised, with the same number of photographs B in each. The metadata entry `view_spec` (JSON) holds their sizes and
-  how they are cut; `data/views.py` is the reference. numpy's generator draws the positions of the mini-patches. With
-  positions from another generator, a score differs by its sampling error, which `predict.py --fragment_draws` reports.
+  how they are cut; `data/views.py` is the reference. Its `fractions` place the mini-patches with integer arithmetic:
+  `fraction * (cell - patch + 1) // 65536` pixels from the corner of the cell, down and to the right.
 - Outputs, all float32: `score` (B,), on the data set's scale, higher is better; `bias`, a scalar; and for each view
-  `map_<view>` (B, h, w), the points that each place adds. `score` equals `bias` plus the mean of each map.
-- Metadata: `format` is "uiqa-onnx"; `version`, `model`, `view_spec`, `calibration` and `branch_means` are JSON.
-  `calibration` has four `parameters` (upper, lower, middle, width), and `quality = lower + (upper - lower) / (1 +
-  exp(-(score - middle) / |width|))` is on the MOS scale; if `calibration` or its `parameters` are null, the scores have
-  no mapping. `branch_means` is what each view adds to the scores of the validation photographs on average, or null.
+  `map_<view>` (B, h, w).
 
-In Python, with only numpy and onnxruntime:
-
-    session = onnxruntime.InferenceSession("best.onnx")
-    score, = session.run(["score"], {"aesthetic": aesthetic, "distortion": distortion, "salient": salient})
+The metadata of both: `format` is "uiqa-onnx"; `version`, `model`, `input`, `view_spec`, `calibration` and
+`branch_means` are JSON. `calibration` has four `parameters` (upper, lower, middle, width), and `quality = lower +
+(upper - lower) / (1 + exp(-(score - middle) / |width|))` is on the MOS scale; if `calibration` or its `parameters` are
+null, the scores have no mapping. `branch_means` is what each view adds to the scores of the validation photographs on
+average, or null.
 
 A safetensors file holds the state dict and, in its header, the same metadata with the format "uiqa-checkpoint". It can
 replace the checkpoint everywhere in this project: `predict.py --checkpoint best.safetensors`.
@@ -40,10 +43,11 @@ from utils.weights_file import WHERE_TO_GET_WEIGHTS
 def export_parser() -> argparse.ArgumentParser:
     """Return the parser of export.py."""
     parser = make_parser(
-        "Write a checkpoint as an ONNX graph, for predict.py --onnx and for programs without torch, or as safetensors. "
-        "An ONNX graph takes the views as uint8, (B, 3, S, S), under their names (aesthetic, distortion, salient), and "
-        "returns float32: score (B,), bias (a scalar), and map_<view> (B, h, w) for each view, with score = bias + the "
-        "sum of the maps' means. Its metadata hold view_spec, calibration and branch_means as JSON; the docstring of "
+        "Write a checkpoint as an ONNX graph, for programs without torch, or as safetensors. An ONNX graph takes a "
+        "photograph, uint8 (H, W, 3), and returns float32: score and quality (1,), bias (a scalar), and map_<view> "
+        "(1, h, w) for each view, with score = bias + the sum of the maps' means. With --input views it takes the "
+        "views as uint8, (B, 3, S, S), under their names (aesthetic, distortion, salient), and returns score (B,), bias "
+        "and map_<view> (B, h, w). Its metadata hold view_spec, calibration and branch_means as JSON; the docstring of "
         "export.py explains how to score with it in any language.",
         prog="export.py",
         epilog=WHERE_TO_GET_WEIGHTS,

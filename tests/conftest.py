@@ -17,6 +17,7 @@ from data.synthetic import make_synthetic_dataset
 from data.views import ViewSpec
 from models import build_model
 from utils.calibration import Calibration
+from utils.export import onnx_graph
 from utils.reporting import measures
 from utils.weights_file import write_weights_file
 
@@ -134,6 +135,16 @@ def exported(tmp_path_factory) -> ExportedModel:
         code = export.main([str(folder / "tiny.pth"), "--format=onnx", "--input=views"])
     assert code == 0, output.getvalue()
     return ExportedModel(folder / "tiny.pth", folder / "tiny.onnx", output.getvalue())
+
+
+@pytest.fixture(scope="session")
+def exported_whole(exported, tmp_path_factory) -> Path:
+    """The same model as an ONNX file that reads photographs, checked on three sizes instead of twelve."""
+    out = tmp_path_factory.mktemp("whole") / "whole.onnx"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "CHECKED_SIZES", ((20, 20), (64, 90), (300, 200)))
+        assert export.main([str(exported.checkpoint), "--format=onnx", f"--out={out}"]) == 0
+    return out
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from utils.calibration import Calibration
 from utils.errors import RunError
 from utils.export.onnx_runtime import PHOTOGRAPH, import_optional
 
+VIEW_PREFIX = "view_"
+
 
 class GraphBuilder:
     """Collects ONNX nodes; every method returns the name of its result, int64 unless it is an image."""
@@ -179,8 +181,8 @@ def photograph_graph(network, spec: ViewSpec, calibration: Calibration | None):
         calibration: mapping of scores to quality; without one the graph has no output `quality`.
 
     Returns:
-        An ONNX model from PHOTOGRAPH, uint8 (H, W, 3), to `score` (1,), `quality` (1,), `bias` and a map (1, h, w) for
-        each view.
+        An ONNX model from PHOTOGRAPH, uint8 (H, W, 3), to `score` (1,), `quality` (1,), `bias`, for each view a map
+        (1, h, w), and the views themselves, uint8 (1, 3, S, S). Runtimes compute only the outputs that are asked for.
 
     Raises:
         RunError: the views cannot be cut by ONNX operators.
@@ -208,6 +210,9 @@ def photograph_graph(network, spec: ViewSpec, calibration: Calibration | None):
     joined = compose.merge_models(cutting, prefixed, io_map=[(name, f"network_{name}") for name in spec.views])
     if calibration and calibration.parameters:
         _append_quality(joined, calibration)
+    for name, size in spec.view_sizes.items():
+        joined.graph.node.append(builder.helper.make_node("Identity", [name], [VIEW_PREFIX + name]))
+        joined.graph.output.append(make_info(VIEW_PREFIX + name, onnx.TensorProto.UINT8, [1, 3, size, size]))
     return joined
 
 

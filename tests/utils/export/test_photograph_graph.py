@@ -1,4 +1,4 @@
-"""A graph that reads whole photographs: the views are Python's, and so are the results, without torch."""
+"""A graph that reads exported_whole photographs: the views are Python's, and so are the results, without torch."""
 
 import subprocess
 import sys
@@ -61,20 +61,11 @@ def test_the_views_are_those_of_python(size, fractions, scene):
             assert not difference.any(), "nothing is resampled"
 
 
-@pytest.fixture(scope="module")
-def whole(exported, tmp_path_factory):
-    """The tiny checkpoint as a graph that reads photographs, with fewer sizes checked."""
-    out = tmp_path_factory.mktemp("whole") / "whole.onnx"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_graph, "CHECKED_SIZES", ((20, 20), (64, 90), (300, 200)))
-        assert export.main([str(exported.checkpoint), "--format=onnx", f"--out={out}"]) == 0
-    return out
-
-
-def test_its_results_are_those_of_score(whole, exported, scene):
-    loaded, session = load_model(exported.checkpoint), onnxruntime.InferenceSession(whole)
+def test_its_results_are_those_of_score(exported_whole, exported, scene):
+    loaded, session = load_model(exported.checkpoint), onnxruntime.InferenceSession(exported_whole)
     names = [output.name for output in session.get_outputs()]
-    assert names == ["score", "quality", "bias", "map_aesthetic", "map_distortion", "map_salient"]
+    views = ["view_aesthetic", "view_distortion", "view_salient"]
+    assert names == ["score", "quality", "bias", "map_aesthetic", "map_distortion", "map_salient", *views]
     for size in SIZES:
         photograph = np.ascontiguousarray(scene[: size[0], : size[1]])
         actual = dict(zip(names, session.run(names, {"photograph": photograph}), strict=True))
@@ -83,11 +74,13 @@ def test_its_results_are_those_of_score(whole, exported, scene):
         assert actual["quality"] == pytest.approx(expected.quality, abs=2e-3)
         total = actual["bias"] + sum(actual[f"map_{name}"].mean() for name in expected.maps)
         assert total == pytest.approx(actual["score"].item(), abs=1e-5)
+        for name, view in make_views(photograph, loaded.view_spec).items():
+            assert np.abs(actual[f"view_{name}"][0].astype(int) - view.numpy()).max() <= 1
         for name, points in expected.maps.items():
             np.testing.assert_allclose(actual[f"map_{name}"][0], points, atol=2e-2)
 
 
-def test_it_runs_without_torch(whole, scene, tmp_path):
+def test_it_runs_without_torch(exported_whole, scene, tmp_path):
     np.save(tmp_path / "photograph.npy", scene)
     program = (
         "import sys; sys.modules['torch'] = None\n"
@@ -95,23 +88,23 @@ def test_it_runs_without_torch(whole, scene, tmp_path):
         "photograph = numpy.load(sys.argv[2])\n"
         "print(onnxruntime.InferenceSession(sys.argv[1]).run(['score'], {'photograph': photograph})[0][0])"
     )
-    command = [sys.executable, "-c", program, str(whole), str(tmp_path / "photograph.npy")]
+    command = [sys.executable, "-c", program, str(exported_whole), str(tmp_path / "photograph.npy")]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert np.isfinite(float(printed))
 
 
-def test_the_command_that_needs_views_says_how_to_export_them(whole):
+def test_the_command_that_needs_views_says_how_to_export_them(exported_whole):
     with pytest.raises(CheckpointError, match="--input views"):
-        load_onnx(whole)
+        load_onnx(exported_whole)
 
 
-def test_half_the_size_holds_the_same_scores(exported, whole, scene, tmp_path, monkeypatch):
+def test_half_the_size_holds_the_same_scores(exported, exported_whole, scene, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "CHECKED_SIZES", ((64, 90),))
     assert export.main([str(exported.checkpoint), "--format=onnx", "--half", f"--out={tmp_path / 'half.onnx'}"]) == 0
-    assert (tmp_path / "half.onnx").stat().st_size < 0.8 * whole.stat().st_size
+    assert (tmp_path / "half.onnx").stat().st_size < 0.8 * exported_whole.stat().st_size
     scores = [
         onnxruntime.InferenceSession(path).run(["score"], {"photograph": scene})[0]
-        for path in (whole, tmp_path / "half.onnx")
+        for path in (exported_whole, tmp_path / "half.onnx")
     ]
     np.testing.assert_allclose(*scores, atol=5e-3)
 
@@ -149,4 +142,4 @@ def test_a_model_of_one_view_without_a_mapping_has_no_quality(tmp_path, monkeypa
         assert difference < 2e-3
         assert "2 photographs" in checked
         outputs = [output.name for output in onnxruntime.InferenceSession(tmp_path / "one.onnx").get_outputs()]
-        assert outputs == ["score", "bias", "map_aesthetic"]
+        assert outputs == ["score", "bias", "map_aesthetic", "view_aesthetic"]

@@ -1,0 +1,295 @@
+// The page: a queue of photographs, their cards, and one of them in detail. worker.js decodes and scores.
+import {colourLimit, paint, relative} from "./colours.js";
+
+const byId = id => document.getElementById(id);
+const model = await (await fetch(new URL("model.json", import.meta.url))).json();
+const entries = [];
+let count = 0; // of all photographs so far, also of those that were cleared
+let ready = false;
+let busy = null; // the entry being scored
+let shown = null; // the entry in the dialog
+let limit = 1;
+
+const worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
+worker.onerror = event => unusable(event.message || "the worker cannot be started");
+worker.onmessage = ({data}) => {
+  if (data.type === "loading") byId("loading").value = data.fraction;
+  else if (data.type === "ready") start(data.threads);
+  else if (data.type === "unusable") unusable(data.error);
+  else if (data.type === "detail") showDetail(data);
+  else finish(data);
+};
+
+function start(threads) {
+  ready = true;
+  byId("loading").hidden = true;
+  byId("state").textContent = `Ready (${threads === 1 ? "one thread" : `${threads} threads`}). Nothing is uploaded.`;
+  next();
+}
+
+function unusable(error) {
+  byId("loading").hidden = true;
+  byId("state").textContent = `The model cannot be loaded: ${error}`;
+}
+
+// Files: chosen, dropped, or in dropped folders
+async function filesOf(items) {
+  const files = items.filter(item => item instanceof File);
+  const walk = async entry => {
+    if (entry.isFile) return files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
+    const reader = entry.createReader();
+    for (;;) { // a reader returns at most a hundred entries at a time
+      const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!part.length) return undefined;
+      for (const child of part) await walk(child);
+    }
+  };
+  for (const item of items) if (!(item instanceof File)) await walk(item);
+  return files;
+}
+
+function add(files) {
+  for (const file of files) {
+    if (file.name.startsWith(".") || /^(Thumbs\.db|desktop\.ini)$/i.test(file.name)) continue;
+    entries.push({id: count++, file, name: file.webkitRelativePath || file.name, state: "waiting"});
+  }
+  render();
+  next();
+}
+
+for (const id of ["files", "folder"]) {
+  byId(id).addEventListener("change", event => {
+    add([...event.target.files]);
+    event.target.value = "";
+  });
+}
+addEventListener("dragover", event => {
+  event.preventDefault();
+  document.body.classList.add("over");
+});
+addEventListener("dragleave", event => {
+  if (!event.relatedTarget) document.body.classList.remove("over");
+});
+addEventListener("drop", async event => {
+  event.preventDefault();
+  document.body.classList.remove("over");
+  const items = [...event.dataTransfer.items].filter(item => item.kind === "file");
+  add(await filesOf(items.map(item => item.webkitGetAsEntry() || item.getAsFile())));
+});
+
+// The queue
+function next() {
+  if (!ready || busy) return;
+  busy = entries.find(entry => entry.state === "waiting") || null;
+  if (!busy) return;
+  busy.state = "scoring";
+  updateCard(busy);
+  worker.postMessage({type: "score", id: busy.id, file: busy.file});
+}
+
+function finish(data) {
+  const entry = entries.find(candidate => candidate.id === data.id); // none if it was cleared
+  if (data.type === "failed" && entry && entry !== busy) { // the file vanished after it was scored
+    if (entry === shown) byId("detail-numbers").textContent = data.error;
+    return;
+  }
+  busy = null;
+  if (entry) {
+    if (data.type === "failed") Object.assign(entry, {state: "failed", error: data.error});
+    else Object.assign(entry, data, {state: "scored", thumbnail: URL.createObjectURL(data.thumbnail)});
+    const values = entries.filter(e => e.maps).slice(-200).flatMap(e => names(e).flatMap(n => relative(e.maps[n], mean(n))));
+    limit = colourLimit(values);
+    render();
+  }
+  next();
+}
+
+const names = entry => Object.keys(entry.maps);
+const mean = name => (model.branch_means ? model.branch_means[name] : 0);
+const quality = entry => entry.quality ?? entry.score;
+const number = (value, digits = 3) => value.toFixed(digits);
+const points = (entry, name) => entry.maps[name].points.reduce((sum, p) => sum + p, 0) / entry.maps[name].points.length;
+
+// Cards
+const orders = {
+  order: (a, b) => a.id - b.id,
+  worst: (a, b) => quality(a) - quality(b) || a.id - b.id,
+  best: (a, b) => quality(b) - quality(a) || a.id - b.id,
+  name: (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}) || a.id - b.id,
+};
+
+function visible() {
+  const wanted = byId("search").value.trim().toLowerCase();
+  const found = entries.filter(entry => entry.state !== "failed" && entry.name.toLowerCase().includes(wanted));
+  const scored = found.filter(entry => entry.state === "scored").sort(orders[byId("sort").value]);
+  return [...scored, ...found.filter(entry => entry.state !== "scored")];
+}
+
+let planned = false;
+function render() { // at most once a frame, however many photographs finish
+  if (planned) return;
+  planned = true;
+  requestAnimationFrame(() => {
+    planned = false;
+    const failed = entries.filter(entry => entry.state === "failed");
+    const done = entries.filter(entry => entry.state === "scored").length + failed.length;
+    byId("results").hidden = entries.length === 0;
+    byId("queue").hidden = done === entries.length;
+    byId("queue").value = done / Math.max(1, entries.length);
+    const shownEntries = visible();
+    byId("count").textContent = `${done} of ${entries.length} done` + (failed.length ? `, ${failed.length} failed` : "");
+    byId("failures").hidden = failed.length === 0;
+    byId("failures").replaceChildren(...failed.map(entry => element("div", `${entry.name}: ${entry.error}`)));
+    shownEntries.forEach(updateCard);
+    byId("cards").replaceChildren(...shownEntries.map(entry => entry.card));
+  });
+}
+
+function element(tag, text, kind) {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  if (kind) node.className = kind;
+  return node;
+}
+
+function updateCard(entry) {
+  if (!entry.card) entry.card = element("li");
+  const look = `${entry.state} ${byId("maps").checked} ${byId("maps").checked ? limit : ""}`;
+  if (entry.look === look) return;
+  entry.look = look;
+  const button = element("button", undefined, "card");
+  button.type = "button";
+  button.disabled = entry.state !== "scored";
+  button.addEventListener("click", () => open(entry));
+  const text = element("span", undefined, "text");
+  if (entry.state === "scored") {
+    const frame = element("span", undefined, `stack${byId("maps").checked ? " maps" : ""}`);
+    frame.append(withMap(entry, entry.thumbnail, byId("maps").checked));
+    const meter = element("span", undefined, "meter");
+    const level = (quality(entry) - model.scale[0]) / (model.scale[1] - model.scale[0]);
+    const bar = element("i");
+    bar.style.width = `${100 * Math.max(0, Math.min(1, level))}%`;
+    meter.append(bar);
+    text.append(element("b", number(quality(entry))), element("span", entry.name, "name"), meter);
+    button.append(frame, text);
+    button.setAttribute("aria-label", `${entry.name}, quality ${number(quality(entry))}`);
+  } else {
+    text.append(element("span", entry.name, "name"));
+    button.append(element("span", entry.state === "scoring" ? "scoring\u2026" : "waiting", "waiting"), text);
+  }
+  entry.card.replaceChildren(button);
+}
+
+// A picture with the map of its distortion view, which covers whole cells of the grid of mini-patches
+function withMap(entry, source, isShown) {
+  const frame = element("span");
+  const picture = element("img");
+  picture.src = source;
+  picture.alt = "";
+  frame.append(picture);
+  if (isShown && entry.maps.distortion) {
+    const scale = Math.max(1, model.mosaic / Math.min(entry.width, entry.height));
+    const covered = side => Math.floor(Math.floor(side * scale) / model.n_fragment) * model.n_fragment / (side * scale);
+    const map = paint(entry.maps.distortion, mean("distortion"), limit);
+    map.style.width = `${100 * covered(entry.width)}%`;
+    map.style.height = `${100 * covered(entry.height)}%`;
+    frame.append(map);
+  }
+  return frame;
+}
+
+for (const id of ["sort", "search", "maps"]) byId(id).addEventListener("input", render);
+
+// One photograph in detail
+function open(entry) {
+  shown = entry;
+  byId("detail-name").textContent = entry.name;
+  byId("detail-numbers").textContent =
+    `quality ${number(quality(entry), 4)}, score ${number(entry.score, 4)} \u00b7 ${entry.width} x ${entry.height} \u00b7 ${Math.round(entry.ms)} ms`;
+  byId("scale-low").textContent = `\u2212${number(limit)}`;
+  byId("scale-high").textContent = `+${number(limit)}`;
+  byId("detail-picture").replaceChildren(withMap(entry, entry.thumbnail, byId("detail-maps").checked));
+  byId("detail-views").replaceChildren();
+  byId("detail").classList.toggle("maps", byId("detail-maps").checked);
+  if (!byId("detail").open) byId("detail").showModal();
+  worker.postMessage({type: "detail", id: entry.id, file: entry.file});
+}
+
+function showDetail({id, views, picture}) {
+  if (!shown || shown.id !== id) return;
+  if (shown.picture) URL.revokeObjectURL(shown.picture);
+  shown.picture = URL.createObjectURL(picture);
+  shown.views = views;
+  drawDetail();
+}
+
+function drawDetail() {
+  const isShown = byId("detail-maps").checked;
+  byId("detail").classList.toggle("maps", isShown);
+  if (!shown.views) return;
+  byId("detail-picture").replaceChildren(withMap(shown, shown.picture, isShown));
+  byId("detail-views").replaceChildren(...Object.entries(shown.views).map(([name, image]) => {
+    const figure = element("figure");
+    const stack = element("div", undefined, "stack");
+    const view = element("canvas", undefined, "view");
+    [view.width, view.height] = [image.width, image.height];
+    view.getContext("2d").putImageData(image, 0, 0);
+    stack.append(view);
+    if (isShown) {
+      const map = paint(shown.maps[name], mean(name), limit);
+      map.style.width = map.style.height = "100%";
+      stack.append(map);
+    }
+    const change = points(shown, name) - mean(name);
+    figure.append(stack, element("figcaption", `${name} view ${change < 0 ? "\u2212" : "+"}${number(Math.abs(change))}`));
+    return figure;
+  }));
+}
+
+function step(by) {
+  const scored = visible().filter(entry => entry.state === "scored");
+  const to = scored[scored.indexOf(shown) + by];
+  if (to) open(to);
+}
+
+byId("detail-maps").addEventListener("input", drawDetail);
+byId("previous").addEventListener("click", () => step(-1));
+byId("next").addEventListener("click", () => step(1));
+byId("close").addEventListener("click", () => byId("detail").close());
+byId("detail").addEventListener("click", event => { if (event.target === byId("detail")) byId("detail").close(); });
+byId("detail").addEventListener("close", () => {
+  const card = shown && shown.card.querySelector("button");
+  shown = null;
+  if (card) card.focus();
+});
+byId("detail").addEventListener("keydown", event => {
+  if (event.key === "ArrowLeft") step(-1);
+  else if (event.key === "ArrowRight") step(1);
+  else if (event.key === "m" || event.key === "M") byId("detail-maps").click();
+});
+
+// The table, with the columns of predict.py --csv
+byId("csv").addEventListener("click", () => {
+  const views = model.view_names;
+  const quoted = value => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+  const lines = [["image", "score", "quality", ...views.map(name => `points_${name}`), "error"]];
+  for (const entry of entries) {
+    if (entry.state === "scored") {
+      const numbers = [entry.score, entry.quality, ...views.map(name => points(entry, name))];
+      lines.push([quoted(entry.name), ...numbers.map(value => (value === null ? "" : value.toFixed(6))), ""]);
+    } else if (entry.state === "failed") {
+      lines.push([quoted(entry.name), "", "", ...views.map(() => ""), quoted(entry.error)]);
+    }
+  }
+  const link = element("a");
+  link.href = URL.createObjectURL(new Blob([lines.map(line => line.join(",")).join("\n") + "\n"], {type: "text/csv"}));
+  link.download = "scores.csv";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+});
+
+byId("clear").addEventListener("click", () => {
+  for (const entry of entries) for (const url of [entry.thumbnail, entry.picture]) if (url) URL.revokeObjectURL(url);
+  entries.length = 0; // the photograph being scored is dropped when it is finished
+  render();
+});

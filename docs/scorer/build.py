@@ -1,0 +1,114 @@
+"""Build the page that scores photographs in the browser, and serve it on this computer alone.
+
+    make scorer
+    python docs/scorer/build.py --no_serve
+
+The page is a folder of static files, docs/scorer/dist/, that works from any web server and under any path. Where the
+server sends the two headers that `Handler` sends, the browser computes with several threads.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent.parent))
+
+from data.files import write_json  # noqa: E402
+from utils.checkpoint import OWN_MODEL, load_model  # noqa: E402
+from utils.export.onnx_graph import export_onnx  # noqa: E402
+
+PAGE = ("index.html", "style.css", "app.js", "colours.js", "worker.js")
+RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+SCALE = (0.0, 1.0)  # of BIQ2021's opinions, on which the model scores
+
+
+def build(dist: Path, checkpoint: Path = OWN_MODEL) -> None:
+    """Write the page; the model is exported again only if the checkpoint is newer.
+
+    Raises:
+        SystemExit: npm is missing or fails.
+    """
+    if not (HERE / "node_modules").is_dir():
+        if shutil.which("npm") is None:
+            raise SystemExit("npm is missing (Debian: apt-get install npm); it installs onnxruntime-web, 14 MB")
+        subprocess.run(["npm", "ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=HERE, check=True)
+    dist.mkdir(parents=True, exist_ok=True)
+    for name in PAGE:
+        shutil.copy(HERE / name, dist)
+    for name in RUNTIME:
+        shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / name, dist)
+    model = dist / "model.onnx"
+    if not model.is_file() or model.stat().st_mtime < checkpoint.stat().st_mtime:
+        loaded = load_model(checkpoint)
+        export_onnx(loaded, model, half=True)
+        write_json(dist / "model.json", describe(loaded))
+    print(f"{dist}: {sum(path.stat().st_size for path in dist.iterdir()) / 1e6:.0f} MB")
+
+
+def describe(loaded) -> dict:
+    """Return what the page has to know of a model."""
+    spec = loaded.view_spec
+    return {
+        "scale": SCALE,
+        "view_names": list(spec.views),
+        "branch_means": loaded.branch_means,
+        "n_fragment": spec.n_fragment,
+        "mosaic": spec.n_fragment * spec.patch_size,
+    }
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves files with the headers that let a page use several threads, and without caching."""
+
+    extensions_map = SimpleHTTPRequestHandler.extensions_map | {
+        ".mjs": "text/javascript",
+        ".wasm": "application/wasm",
+        ".onnx": "application/octet-stream",
+    }
+
+    def end_headers(self) -> None:
+        """Add the headers."""
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
+
+    def log_message(self, *message: object) -> None:
+        """Print nothing."""
+
+
+def serve(dist: Path, port: int) -> ThreadingHTTPServer:
+    """Return a server of the page on the loopback interface; port 0 takes a free one."""
+    return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=dist))
+
+
+def main() -> None:
+    """Build the page and serve it until Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--dist", type=Path, default=HERE / "dist", metavar="DIR", help="the page's folder")
+    parser.add_argument("--port", type=int, default=8000, help="of the server (default: 8000)")
+    parser.add_argument("--no_serve", action="store_true", help="only build")
+    options = parser.parse_args()
+    build(options.dist)
+    if options.no_serve:
+        return
+    try:
+        server = serve(options.dist, options.port)
+    except OSError as error:
+        raise SystemExit(f"port {options.port} cannot be used ({error}); choose another with --port") from error
+    print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl-C stops the server)", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print()
+
+
+if __name__ == "__main__":
+    main()

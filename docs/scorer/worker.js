@@ -1,0 +1,134 @@
+// Decodes photographs and scores them, away from the page's own thread.
+import * as ort from "./ort.wasm.min.mjs";
+
+const LARGEST = 150e6; // pixels: the decoded photograph and its copies have to fit into the browser's memory
+const THUMBNAIL = 400; // longer side, pixels
+const PICTURE = 1600;
+let session;
+
+ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+
+async function fetchWithProgress(url) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url} cannot be loaded: ${response.status}`);
+  const total = Number(response.headers.get("content-length"));
+  const parts = [];
+  let loaded = 0;
+  for (const reader = response.body.getReader(); ;) {
+    const {done, value} = await reader.read();
+    if (done) break;
+    parts.push(value);
+    loaded += value.length;
+    if (total) postMessage({type: "loading", fraction: Math.min(1, loaded / total)});
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
+}
+
+async function load() {
+  const model = await fetchWithProgress(new URL("model.onnx", import.meta.url));
+  session = await ort.InferenceSession.create(model, {executionProviders: ["wasm"]});
+  await session.run({photograph: new ort.Tensor("uint8", new Uint8Array(64 * 64 * 3), [64, 64, 3])}); // starts everything
+  postMessage({type: "ready", threads: ort.env.wasm.numThreads});
+}
+
+// Browsers show a file that was cut short, with grey in place of the rest: refuse it instead.
+async function refuseCutFiles(file) {
+  const head = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+  const tail = new Uint8Array(await file.slice(-65536).arrayBuffer());
+  const ends = (...bytes) => {
+    for (let at = tail.length - bytes.length; at >= 0; at--) if (bytes.every((byte, i) => tail[at + i] === byte)) return true;
+    return false;
+  };
+  const isJpeg = head[0] === 0xff && head[1] === 0xd8;
+  const isPng = head[0] === 0x89 && head[1] === 0x50;
+  const isWebp = head[0] === 0x52 && head[8] === 0x57;
+  const riffSize = head[4] + head[5] * 256 + head[6] * 65536 + head[7] * 16777216 + 8;
+  if (isJpeg && !ends(0xff, 0xd9) || isPng && !ends(0x49, 0x45, 0x4e, 0x44) || isWebp && riffSize > file.size) {
+    throw new Error("the file is cut short");
+  }
+}
+
+async function decode(file) {
+  if (file.size === 0) throw new Error("the file is empty");
+  await refuseCutFiles(file);
+  try {
+    // As in Python: the EXIF orientation is applied, a colour profile is not.
+    return await createImageBitmap(file, {imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none"});
+  } catch {
+    throw new Error("it is damaged, or not a picture that this browser reads");
+  }
+}
+
+function pixelsOf(bitmap) {
+  const {width, height} = bitmap;
+  if (width * height > LARGEST) throw new Error(`${width} x ${height} pixels are too many for the browser's memory`);
+  const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+  context.drawImage(bitmap, 0, 0);
+  const rgba = context.getImageData(0, 0, width, height).data;
+  const rgb = new Uint8Array(width * height * 3);
+  for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
+    rgb[to] = rgba[from];
+    rgb[to + 1] = rgba[from + 1];
+    rgb[to + 2] = rgba[from + 2];
+  }
+  return new ort.Tensor("uint8", rgb, [height, width, 3]);
+}
+
+async function reduced(bitmap, side) {
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const canvas = new OffscreenCanvas(Math.max(1, Math.round(bitmap.width * scale)), Math.max(1, Math.round(bitmap.height * scale)));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas.convertToBlob({type: "image/jpeg", quality: 0.85});
+}
+
+async function score(id, file) {
+  const bitmap = await decode(file);
+  const began = performance.now();
+  const names = session.outputNames.filter(name => !name.startsWith("view_"));
+  const outputs = await session.run({photograph: pixelsOf(bitmap)}, names);
+  const value = outputs.score.data[0];
+  if (!Number.isFinite(value)) throw new Error("the score is not a number");
+  const maps = {};
+  for (const name of names.filter(name => name.startsWith("map_"))) {
+    const [, height, width] = outputs[name].dims;
+    maps[name.slice(4)] = {height, width, points: Array.from(outputs[name].data)};
+  }
+  postMessage({
+    type: "scored", id, score: value, quality: outputs.quality ? outputs.quality.data[0] : null, maps,
+    width: bitmap.width, height: bitmap.height, ms: performance.now() - began, thumbnail: await reduced(bitmap, THUMBNAIL),
+  });
+  bitmap.close();
+}
+
+async function detail(id, file) {
+  const bitmap = await decode(file);
+  const names = session.outputNames.filter(name => name.startsWith("view_"));
+  const outputs = await session.run({photograph: pixelsOf(bitmap)}, names);
+  const views = {};
+  for (const name of names) {
+    const [, , height, width] = outputs[name].dims;
+    const planes = outputs[name].data;
+    const rgba = new Uint8ClampedArray(4 * width * height).fill(255);
+    for (let channel = 0; channel < 3; channel++) {
+      for (let i = 0; i < width * height; i++) rgba[4 * i + channel] = planes[channel * width * height + i];
+    }
+    views[name.slice(5)] = new ImageData(rgba, width, height);
+  }
+  postMessage({type: "detail", id, views, picture: await reduced(bitmap, PICTURE)});
+  bitmap.close();
+}
+
+// One photograph at a time: a session runs once at a time, and memory holds one decoded photograph.
+let last = load().catch(error => postMessage({type: "unusable", error: error.message}));
+self.onmessage = ({data: {type, id, file}}) => {
+  last = last.then(async () => {
+    try {
+      await (type === "detail" ? detail : score)(id, file);
+    } catch (error) {
+      postMessage({type: "failed", id, error: error.message});
+    }
+  });
+};

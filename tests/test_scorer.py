@@ -1,0 +1,257 @@
+"""The page that scores photographs in the browser: the same scores as Python's, and nothing leaves it."""
+
+import base64
+import csv
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from docs_scripts import DOCS, load_script
+from PIL import Image
+
+from data.synthetic import render_scene
+from utils.checkpoint import OWN_MODEL, load_model
+from utils.export import onnx_graph
+from utils.export.onnx_graph import export_onnx
+
+SCORER = DOCS / "scorer"
+TOLERANCE = 2e-3
+ORIENTATION, QUARTER_TURN = 274, 6
+ROTATED = "turned <img src=x onerror=alert(1)>.jpg"
+
+
+@pytest.fixture(scope="module")
+def build():
+    return load_script("scorer/build")
+
+
+def test_the_page_has_all_its_parts_and_asks_nobody_else(build):
+    for name in build.PAGE:
+        text = (SCORER / name).read_text()
+        assert "http:" not in text
+        assert "https:" not in text
+        for used in re.findall(r"""(?:from|src=|href=|URL\()\s*["']\.?/?([\w.-]+\.(?:m?js|css|onnx|json))["']""", text):
+            assert used in (*build.PAGE, *build.RUNTIME, "model.onnx", "model.json")
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', (SCORER / "index.html").read_text()).group(1)
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self'" in policy
+
+
+def test_the_versions_of_its_packages_are_locked():
+    wanted = json.loads((SCORER / "package.json").read_text())
+    locked = json.loads((SCORER / "package-lock.json").read_text())["packages"]
+    for name, version in (wanted["dependencies"] | wanted["devDependencies"]).items():
+        assert re.fullmatch(r"\d+\.\d+\.\d+", version)
+        assert locked[f"node_modules/{name}"]["version"] == version
+    assert all("integrity" in package for path, package in locked.items() if path)
+
+
+def test_the_page_knows_the_model(build):
+    loaded = load_model()
+    described = build.describe(loaded)
+    assert described["view_names"] == list(loaded.model.view_names)
+    assert described["branch_means"] == loaded.branch_means
+    assert described["mosaic"] == loaded.view_spec.view_sizes["distortion"]
+
+
+def test_the_server_is_for_this_computer_alone_and_isolates_the_page(build, tmp_path):
+    (tmp_path / "index.html").write_text("page")
+    server = build.serve(tmp_path, 0)
+    assert server.server_address[0] == "127.0.0.1"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port)
+    connection.request("GET", "/")
+    response = connection.getresponse()
+    assert response.read() == b"page"
+    assert response.headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+    assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> Path:
+    """A photograph, one whose file says that it is turned, and one that is cut short."""
+    folder = tmp_path_factory.mktemp("photographs")
+    scene = render_scene(np.random.default_rng(5), 700, 1000)
+    Image.fromarray(scene).save(folder / "plain.jpg", quality=92)
+    exif = Image.Exif()
+    exif[ORIENTATION] = QUARTER_TURN
+    Image.fromarray(np.rot90(scene[:, :500])).save(folder / ROTATED, quality=92, exif=exif)
+    (folder / "broken.jpg").write_bytes((folder / "plain.jpg").read_bytes()[:30_000])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(photographs) -> dict:
+    loaded = load_model()
+    return {name: loaded.score(photographs / name) for name in ("plain.jpg", ROTATED)}
+
+
+@pytest.fixture(scope="module")
+def npm():
+    path = shutil.which("npm")
+    if path is None:
+        pytest.skip("no npm on this machine (Debian: apt-get install npm)")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("scorer")
+class TestInABrowser:
+    """With Chromium and npm on the machine."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, build, npm, tmp_path_factory):
+        """The built page, in a folder below the root of a server."""
+        root = tmp_path_factory.mktemp("site")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(onnx_graph, "CHECKED_SIZES", ((300, 400),))
+            build.build(root / "below" / "scorer")
+        return root
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def browser(cls):
+        binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if binary is None:
+            pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+        playwright = pytest.importorskip("playwright.sync_api")
+        with playwright.sync_playwright() as started:
+            browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+            yield browser
+            browser.close()
+
+    @pytest.fixture(
+        params=[("isolated", "light", 1280), ("plain", "dark", 390)], ids=lambda given: f"{given[0]}-{given[1]}"
+    )
+    def opened(self, request, browser, build, site):
+        """The page, loaded; afterwards there was no message on its console and no request since it was ready."""
+        server_kind, scheme, width = request.param
+        if server_kind == "isolated":
+            server = build.serve(site, 0)
+        else:  # any static server, without the headers that allow threads
+            quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=site))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        faults, requests = [], []
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        page.goto(f"http://127.0.0.1:{server.server_port}/below/scorer/")
+        page.locator("#state", has_text="Ready").wait_for(timeout=120_000)
+        assert ("one thread" in page.inner_text("#state")) == (server_kind == "plain")
+        page.on("request", lambda asked: requests.append(asked.url))
+        yield page
+        page.close()
+        server.shutdown()
+        server.server_close()
+        assert faults == []
+        assert [url for url in requests if not url.startswith(("blob:", "data:"))] == []
+
+    @staticmethod
+    def drop(page, folder: Path) -> None:
+        files = [
+            {"name": path.name, "content": base64.b64encode(path.read_bytes()).decode()}
+            for path in sorted(folder.iterdir())
+        ]
+        transfer = page.evaluate_handle(
+            """files => {
+                const transfer = new DataTransfer();
+                for (const {name, content} of files) {
+                    transfer.items.add(new File([Uint8Array.from(atob(content), c => c.charCodeAt(0))], name));
+                }
+                return transfer;
+            }""",
+            files,
+        )
+        page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+        page.locator("#count", has_text="3 of 3 done, 1 failed").wait_for(timeout=120_000)
+
+    def test_dropped_photographs_get_pythons_scores(self, opened, photographs, expected, tmp_path):
+        self.drop(opened, photographs)
+        assert opened.locator("#failures div").all_inner_texts() == ["broken.jpg: the file is cut short"]
+        with opened.expect_download() as download:
+            opened.click("#csv")
+        download.value.save_as(tmp_path / "scores.csv")
+        with (tmp_path / "scores.csv").open(newline="") as file:
+            rows = {row["image"]: row for row in csv.DictReader(file)}
+        assert rows["broken.jpg"]["error"] == "the file is cut short"
+        for name, result in expected.items():
+            assert float(rows[name]["score"]) == pytest.approx(result.score, abs=TOLERANCE)
+            assert float(rows[name]["quality"]) == pytest.approx(result.quality, abs=TOLERANCE)
+            for view, points in result.points.items():
+                assert float(rows[name][f"points_{view}"]) == pytest.approx(points, abs=TOLERANCE)
+
+    def test_cards_are_sorted_filtered_and_opened(self, opened, photographs, expected):
+        self.drop(opened, photographs)
+        names = opened.locator(".card .name")
+        opened.select_option("#sort", "worst")
+        worst_first = sorted(expected, key=lambda name: expected[name].quality)
+        names.filter(has_text=worst_first[0]).first.wait_for()
+        opened.wait_for_timeout(100)
+        assert names.all_inner_texts() == worst_first
+        opened.fill("#search", "ONERROR")
+        opened.wait_for_timeout(100)
+        assert names.all_inner_texts() == [ROTATED], "markup in a name is text"
+        opened.fill("#search", "")
+        opened.wait_for_timeout(100)
+        opened.locator(".card").first.focus()
+        opened.keyboard.press("Enter")
+        opened.locator("#detail-views figure").nth(2).wait_for(timeout=60_000)
+        assert opened.inner_text("#detail-name") == worst_first[0]
+        maps = opened.locator("#detail-picture canvas")
+        assert maps.is_visible()
+        opened.keyboard.press("m")
+        assert maps.count() == 0
+        opened.keyboard.press("ArrowRight")
+        assert opened.inner_text("#detail-name") == worst_first[1]
+        opened.keyboard.press("Escape")
+        assert not opened.locator("#detail").is_visible()
+
+    def test_a_turned_photograph_is_shown_upright(self, opened, photographs):
+        self.drop(opened, photographs)
+        size = opened.locator(f'.card[aria-label^="{ROTATED[:6]}"] img').evaluate(
+            "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
+        )
+        assert size[0] < size[1]
+
+    def test_it_fits_its_width_and_follows_the_scheme(self, opened, photographs):
+        self.drop(opened, photographs)
+        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        dark = opened.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        brightness = opened.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
+        assert (brightness < 60) == dark
+
+    def test_clearing_leaves_nothing_and_more_can_be_added(self, opened, photographs):
+        self.drop(opened, photographs)
+        opened.click("#clear")
+        opened.locator("#results").wait_for(state="hidden")
+        self.drop(opened, photographs)
+        assert opened.locator(".card").count() == 2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("scorer")
+def test_the_example_in_javascript_gives_pythons_score(npm, photographs, expected, tmp_path, monkeypatch):
+    (example,) = re.findall(r"```js\n(.*?)```", (DOCS / "deployment.md").read_text(), flags=re.DOTALL)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(SCORER / name, tmp_path)
+    (tmp_path / "score.mjs").write_text(example)
+    monkeypatch.setattr(onnx_graph, "CHECKED_SIZES", ((300, 400),))
+    export_onnx(load_model(OWN_MODEL), tmp_path / "lite.onnx")
+    command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    for name, result in expected.items():
+        shutil.copy(photographs / name, tmp_path / "photo.jpg")
+        printed = subprocess.run(["node", "score.mjs"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        assert float(printed) == pytest.approx(result.quality, abs=TOLERANCE)
