@@ -68,17 +68,19 @@ def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
     untrained = build_model(**loaded.architecture, view_sizes=spec.view_sizes)
     untrained.set_normalisation(**loaded.model.normalisation)
     models = {"trained": loaded.model.to(settings.device), "untrained": untrained.to(settings.device).eval()}
-    hits = dict.fromkeys(models, 0)
+    hits = {name: dict.fromkeys((1, MANY_DRAWS), 0) for name in models}
     variances: dict[int, list[float]] = {1: [], MANY_DRAWS: []}
     count = min(settings.rounds, len(settings.photographs) or settings.rounds)
     for scene, sharp in enumerate(sharp_images(settings)):
         images = [sharp, *(blur_quarter(sharp, row, column) for row, column in QUARTERS)]
         for name, model in models.items():
-            before, *after = distortion_maps(model, spec, images)
-            hits[name] += sum(
-                quarter_of_largest_drop(before, blurred) == quarter
-                for blurred, quarter in zip(after, QUARTERS, strict=True)
-            )
+            maps = [distortion_maps(model, spec, image) for image in images]
+            for draws in hits[name]:
+                before, *after = (of_draws[:draws].mean(axis=0) for of_draws in maps)
+                hits[name][draws] += sum(
+                    quarter_of_largest_drop(before, blurred) == quarter
+                    for blurred, quarter in zip(after, QUARTERS, strict=True)
+                )
         if scene < SPREAD_SCENES:
             for draws, of_scenes in variances.items():
                 of_scenes.append(np.var(scores_by_seed(models["trained"], spec, sharp, draws), ddof=1))
@@ -87,7 +89,11 @@ def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
         "images": count,
         "cases": 4 * count,
         "blur_px": BLUR,
-        "blurred_quarter_falls_most": {name: found / (4 * count) for name, found in hits.items()},
+        "blurred_quarter_falls_most": {
+            f"{name}, {draws} draw(s)": found / (4 * count)
+            for name, of_draws in hits.items()
+            for draws, found in of_draws.items()
+        },
         "chance": 0.25,
         "seeds": SEEDS,
         "score_sd": {f"{draws} draw(s)": sd for draws, sd in score_sd.items()},
@@ -114,12 +120,13 @@ def blur_quarter(image: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def distortion_maps(model: QualityModel, spec: ViewSpec, images: list[np.ndarray]) -> np.ndarray:
-    """Return the distortion branch's map of each image, (n, h, w), in points."""
+def distortion_maps(model: QualityModel, spec: ViewSpec, image: np.ndarray) -> np.ndarray:
+    """Return the distortion branch's map of an image for each of MANY_DRAWS draws, (MANY_DRAWS, h, w), in points."""
     device = next(model.parameters()).device
-    samples = [make_views(image, spec) for image in images]
-    views = {name: torch.stack([sample[name] for sample in samples]).to(device) for name in spec.views}
-    return model.contributions(**views)["distortion"].cpu().numpy()
+    views = make_views(image, spec) | {"distortion": sample_draws(image, spec, MANY_DRAWS)}
+    others = {name: view[None].expand(MANY_DRAWS, *view.shape) for name, view in views.items() if name != "distortion"}
+    views = {name: view.to(device) for name, view in (others | {"distortion": views["distortion"]}).items()}
+    return model.contributions(**{name: views[name] for name in spec.views})["distortion"].cpu().numpy()
 
 
 def quarter_of_largest_drop(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
