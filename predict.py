@@ -9,13 +9,11 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
 
-from data.datasets import PhotographDataset
 from data.files import printable, utf8, write_json
 from utils.batches import gather_batches
 from utils.bulk.images import FoundImages, find_images
@@ -43,28 +41,12 @@ from utils.memory import keep_freed_memory
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.precision import add_precision, check_precision, warn_if_slow
 from utils.predictions import batch_predictions
-from utils.progress import PRINTED_FAILURES, Failures, Tally, print_failures, progress_bar
+from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar
 from utils.reporting.folder_page import MAX_EMBEDDED, FolderReport
-from utils.reporting.folder_pictures import PhotographReducer
-from utils.reporting.pictures import Pictures, draw_pictures, plan_pictures
+from utils.reporting.pictures import Drawings, plan_pictures
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
 DRAWN_BATCH = 2  # photographs per batch, and decoding workers, while drawing: each photograph is kept until it is drawn
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """What is drawn while photographs are scored.
-
-    Attributes:
-        pictures: of --views and --map, see `utils.reporting.pictures.plan_pictures`.
-        report: of --report; None without it.
-        unwritten: the photographs of this rank whose pictures could not be written.
-    """
-
-    pictures: dict[str, Pictures]
-    report: FolderReport | None
-    unwritten: Failures = field(default_factory=Failures)
 
 
 def predict_parser() -> argparse.ArgumentParser:
@@ -269,20 +251,14 @@ def score_rows(
     Its six parameters are what `predict` has; `tally` counts the images.
     """
     draws, view_names, spec = options.fragment_draws, loaded.model.view_names, loaded.view_spec
-    pictures, report = drawings.pictures, drawings.report
-    reduce = PhotographReducer(spec) if report else None
-    photographs = PhotographDataset(images, spec, draws=draws, keep_image=bool(pictures), reduce=reduce)
+    photographs = drawings.photographs(images, spec, draws)
     batch_size, workers = options.batch_size, options.num_workers
-    if pictures:
+    if drawings.pictures:
         batch_size, workers = min(batch_size, DRAWN_BATCH), min(workers, DRAWN_BATCH)
-    model = loaded.model.to(device)
-    maps = bool(options.map) or (report is not None and "patches" not in spec.views)
+    model, maps = loaded.model.to(device), drawings.need_maps(spec)
     batches = score_batches(model, photographs, device, batch_size, workers, maps=maps, precision=options.precision)
-    if report:
-        batches = report.collect(batches, images, drawings.unwritten)
-    if pictures:
-        # Before the rows are written, so that an interruption between them loses no picture.
-        batches = draw_pictures(batches, images, pictures, loaded, draws, drawings.unwritten)
+    # Drawn before the rows are written, so that an interruption between them loses no picture.
+    batches = drawings.draw(batches, images, loaded, draws)
     with progress_bar(len(images), "scoring" if rank() == 0 else None) as bar:
         for batch in gather_batches(batches, photographs, batch_size):
             yield batch_predictions(batch, images, draws, view_names, loaded.calibration)

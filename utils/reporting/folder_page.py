@@ -124,19 +124,10 @@ class FolderReport:
         cards = [self._cards[scored[index]["image"]] for index in order]
         maps = [relative_maps(card.maps, branch_means) for card in cards]
         limit = _limit(maps)
-        numbers = [card.number for card in cards]
-        rounded = dict(zip(numbers, (_rounded(views, limit) for views in maps), strict=True))
-        table = _table([scored[index] for index in order], order, branch_means)
-        photographs = {
-            "number": numbers,
-            "size": [card.photograph.size for card in cards],
-            "covered": [[round(fraction, 5) for fraction in card.photograph.covered] for card in cards],
-            "undrawn": [card.number for card in cards if not card.has_pictures],
-            "thumbnail": None if self.store.url else [self.store.encoded(number, "thumbnail") for number in numbers],
-            "folder": self.store.url,
-        }
-        scale = {"limit": limit, "opacity": MAX_OPACITY, "colours": colour_table().tobytes().hex()}
+        rounded = {card.number: _rounded(views, limit) for card, views in zip(cards, maps, strict=True)}
+        table = _table([scored[index] for index in order], branch_means)
         grids = {name: points.shape for views in maps[:1] for name, points in views.items()}
+        scale = {"limit": limit, "opacity": MAX_OPACITY, "colours": colour_table().tobytes().hex()}
         values = np.array([row[sorted_by] for row in scored], float)
         page = render(
             "folder.html",
@@ -151,10 +142,8 @@ class FolderReport:
             reference=reference_text(branch_means),
             map_caption=CAPTION,
             details=details,
-            data=page_json(
-                table | photographs | {"by": sorted_by, "scale": scale, "grids": grids, "per_file": MAPS_PER_FILE}
-            ),
-            cards={} if self.store.url else {number: self._embedded(number, rounded[number]) for number in numbers},
+            data=page_json(table | self._photographs(cards) | {"order": order, "scale": scale, "grids": grids}),
+            cards={} if self.store.url else {number: self._card(number, views) for number, views in rounded.items()},
             is_beside=self.store.url is not None,
         )
         if self.store.folder is not None:
@@ -163,13 +152,26 @@ class FolderReport:
         self._is_written = True
         self.store.discard_earlier()
 
-    def _embedded(self, number: int, maps: dict[str, list[float]]) -> Markup:
+    def _photographs(self, cards: Sequence[_Card]) -> dict:
+        """Return what the page knows of the photographs besides their rows, in its order."""
+        numbers = [card.number for card in cards]
+        return {
+            "number": numbers,
+            "size": [card.photograph.size for card in cards],
+            "covered": [[round(fraction, 5) for fraction in card.photograph.covered] for card in cards],
+            "undrawn": [card.number for card in cards if not card.has_pictures],
+            "thumbnail": None if self.store.url else [self.store.encoded(number, "thumbnail") for number in numbers],
+            "folder": self.store.url,
+            "per_file": MAPS_PER_FILE,
+        }
+
+    def _card(self, number: int, maps: dict[str, list[float]]) -> Markup:
         """Return the pictures and maps of a photograph as JSON; the page reads it when it shows them."""
         kinds = ("photograph", *maps)
         return page_json({"pictures": {kind: self.store.encoded(number, kind) for kind in kinds}, "maps": maps})
 
 
-def _table(rows: Sequence[Mapping], order: Sequence[int], branch_means: Mapping[str, float] | None) -> dict:
+def _table(rows: Sequence[Mapping], branch_means: Mapping[str, float] | None) -> dict:
     """Return the rows of the page as columns, with the part of their names that all share apart."""
     names = [printable(row["image"]) for row in rows]
     parents = [name.split("/")[:-1] for name in names] or [[]]
@@ -188,7 +190,6 @@ def _table(rows: Sequence[Mapping], order: Sequence[int], branch_means: Mapping[
         "name": [name[len(folder) :] for name in names],
         "folder_name": folder,
         "rank": ranks.tolist(),
-        "order": list(order),
         "values": columns,
     }
 

@@ -10,6 +10,7 @@ const element = (tag, text, kind) => {
   if (kind) node.className = kind;
   return node;
 };
+const sortedBy = by("sort").options[0].value;  // quality, or score
 const minus = text => text.replace("-", "\u2212");
 const format = (number, digits = 3) => number === null ? "\u2013" : minus(number.toFixed(digits));
 const signed = number => (number < 0 ? "" : "+") + format(number);
@@ -123,7 +124,7 @@ function makeCell(position) {
   const picture = element(source ? "img" : "div", undefined, source ? "thumbnail" : "blank");
   picture.style.height = `${height - GAP - TEXT}px`;
   if (source) Object.assign(picture, {src: source, alt: "", decoding: "async"});
-  open.append(picture, element("span", name, "name"), element("span", format(data.values[data.by][row]), "value"));
+  open.append(picture, element("span", name, "name"), element("span", format(data.values[sortedBy][row]), "value"));
   open.addEventListener("click", () => show(position));
   const label = element("label"), box = element("input");
   box.type = "checkbox";
@@ -154,7 +155,7 @@ const search = by("search"), sort = by("sort"), reverse = by("reverse");
 function arrange() {
   const wanted = search.value.trim().toLowerCase();
   const keys = {name: data.rank, order: data.order}[sort.value] || data.values[sort.value];
-  const sign = (keys === data.values[data.by] ? -1 : 1) * (reverse.getAttribute("aria-pressed") === "true" ? -1 : 1);
+  const sign = (keys === data.values[sortedBy] ? -1 : 1) * (reverse.getAttribute("aria-pressed") === "true" ? -1 : 1);
   visible = data.name.map((_, row) => row).filter(row => lower[row].includes(wanted));
   visible.sort((one, other) => sign * (keys[one] - keys[other]) || data.order[one] - data.order[other]);
   by("count").textContent = `${visible.length} of ${data.name.length}`;
@@ -221,7 +222,9 @@ function makeCard(row) {
     }
   }
   numbers.append(element("span", `${data.size[row][0]} \u00d7 ${data.size[row][1]} pixels`));
-  head.append(element("h2", data.folder_name + name), numbers);
+  const title = element("h2", name);
+  title.title = data.folder_name + name;
+  head.append(title, numbers);
   const caption = views.includes("distortion") ? "photograph, local distortion" : "photograph";
   const whole = makeLayer(row, "photograph", sources.photograph, "distortion", `photograph ${name}`, caption);
   whole.className = "whole";
