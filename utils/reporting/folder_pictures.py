@@ -16,6 +16,7 @@ from PIL import Image
 
 from data.fragments import covered_size
 from data.layout import to_image
+from data.resize import resize_bilinear
 from data.views import ViewSpec
 from utils.command_line import make_folder
 
@@ -51,16 +52,12 @@ class PhotographReducer:
 
     def __call__(self, image: np.ndarray, views: dict[str, torch.Tensor]) -> ReducedPhotograph:
         height, width = image.shape[:2]
-        photograph = Image.fromarray(image)
-        photograph.thumbnail((PHOTOGRAPH_SIDE, PHOTOGRAPH_SIDE), reducing_gap=2.0)
-        thumbnail = photograph.copy()
-        thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-        pictures = {"thumbnail": thumbnail, "photograph": photograph}
+        photograph = _reduce(image, PHOTOGRAPH_SIDE)
+        pictures = {"thumbnail": _reduce(photograph, THUMBNAIL_SIDE), "photograph": photograph}
         for name in self.spec.views:
             if name != "patches":
                 view = views[name] if views[name].ndim == 3 else views[name][0]  # the first draw of the fragments
-                pictures[name] = Image.fromarray(np.ascontiguousarray(to_image(view)))
-                pictures[name].thumbnail((VIEW_SIDE, VIEW_SIDE))
+                pictures[name] = _reduce(to_image(view), VIEW_SIDE)
         covered = covered_size(height, width, self.spec.n_fragment, self.spec.patch_size)
         return ReducedPhotograph(
             size=(width, height),
@@ -139,7 +136,16 @@ class PictureStore:
             self.parent.rmdir()
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _reduce(image: np.ndarray, side: int) -> np.ndarray:
+    """Return an (H, W, 3) uint8 image shrunk to fit a square of `side` pixels, a fifth of Pillow's time."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    return resize_bilinear(image, max(1, round(height * scale)), max(1, round(width * scale)))
+
+
+def _jpeg(image: np.ndarray) -> bytes:
     content = BytesIO()
-    picture.save(content, "jpeg", quality=JPEG_QUALITY)
+    Image.fromarray(np.ascontiguousarray(image)).save(content, "jpeg", quality=JPEG_QUALITY)
     return content.getvalue()

@@ -10,8 +10,8 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 
-def render(name: str, **values: object) -> str:
-    """Return a page: the template of a name, with values and a fresh `nonce` for its content security policy.
+def render(template: str, /, **values: object) -> str:
+    """Return a page from a template, with values and a fresh `nonce` for its content security policy.
 
     Texts are escaped, and an undefined value is an error.
     """
@@ -23,7 +23,7 @@ def render(name: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "interval": _interval}
-    return environment.get_template(name).render(nonce=secrets.token_urlsafe(16), **values)
+    return environment.get_template(template).render(nonce=secrets.token_urlsafe(16), **values)
 
 
 def page_json(content: object) -> Markup:

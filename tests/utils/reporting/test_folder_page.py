@@ -351,6 +351,8 @@ class TestInABrowser:
 
     def test_search_and_sort(self, opened, pages):
         data = pages["embedded"].data
+        opened.set_viewport_size({"width": opened.viewport_size["width"], "height": 3000})  # all cells are in view
+        opened.wait_for_function(f"document.querySelectorAll('.cell').length === {COUNT}")
         assert names(opened) == data["name"]
         opened.locator("#reverse").click()
         assert names(opened) == data["name"][::-1]
