@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from data.datasets import PhotographDataset
 from data.files import printable, utf8, write_json
 from utils.batches import gather_batches
 from utils.bulk.images import FoundImages, find_images
@@ -26,12 +25,14 @@ from utils.command_line import (
     entry_point,
     integer,
     make_parser,
+    page_file,
     parse_options,
     result_file,
     table_file,
     usage_errors,
 )
-from utils.distributed import all_gather_objects, process_group, rank, select_device
+from utils.distributed import all_gather_objects, launched_processes, process_group, rank, select_device
+from utils.environment import environment
 from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT, RunError
 from utils.export.onnx_runtime import load_onnx
 from utils.inference import score_batches
@@ -40,8 +41,9 @@ from utils.memory import keep_freed_memory
 from utils.options import add_compile, add_compute_options, add_fragment_draws, add_max_pixels, check_fragment_draws
 from utils.precision import add_precision, check_precision, warn_if_slow
 from utils.predictions import batch_predictions
-from utils.progress import PRINTED_FAILURES, Failures, Tally, print_failures, progress_bar
-from utils.reporting.pictures import Pictures, draw_pictures, plan_pictures
+from utils.progress import PRINTED_FAILURES, Tally, print_failures, progress_bar
+from utils.reporting.folder_page import MAX_EMBEDDED, FolderReport
+from utils.reporting.pictures import Drawings, plan_pictures
 from utils.weights_file import WHERE_TO_GET_WEIGHTS
 
 DRAWN_BATCH = 2  # photographs per batch, and decoding workers, while drawing: each photograph is kept until it is drawn
@@ -93,6 +95,13 @@ def predict_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--views", metavar="DIR", help="draw the views of each photograph as DIR/<name>_views.png")
     parser.add_argument("--map", metavar="DIR", help="draw the quality map of each photograph as DIR/<name>_map.png")
+    parser.add_argument(
+        "--report",
+        type=page_file,
+        metavar="FILE.html",
+        help="write a page to look through the photographs offline: sorted by quality, with search, views, maps and a "
+        f"comparison of two; the pictures of more than {MAX_EMBEDDED} photographs are in FILE_files beside it",
+    )
     add_fragment_draws(parser)
     parser.add_argument(
         "--batch_size",
@@ -114,6 +123,23 @@ def main(args: list[str] | None = None) -> int:
     keep_freed_memory()
     parser = predict_parser()
     options = parse_options(parser, args)
+    check_options(parser, options)
+    found = find_images(options.images, lists=options.ray)
+    if options.ray:
+        return score_with_ray(parser, options, found)
+    photographs = [image for image in found.images if image not in found.problems]
+    pictures = plan_pictures(photographs, {"views": options.views, "map": options.map})
+    with usage_errors(parser):
+        # onnxruntime takes views from the CPU and moves them to --device itself.
+        device = select_device("cpu" if options.onnx else options.device)
+    report = FolderReport(options.report, len(photographs)) if options.report else None
+    with process_group(device), report or nullcontext():
+        loaded = load(parser, options, device)
+        return predict(options, loaded, found, Drawings(pictures, report), device)
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Report options that contradict each other; without a network, take the one of the repository."""
     if options.checkpoint is None and options.onnx is None:
         options.checkpoint = os.path.relpath(OWN_MODEL)
     if options.onnx and options.compile:
@@ -121,19 +147,14 @@ def main(args: list[str] | None = None) -> int:
     if options.onnx and options.precision != "fp32":
         raise RunError(f"--precision {options.precision}: the precision of an --onnx file is fixed when it is exported")
     check_ray_options(parser, options)
-    found = find_images(options.images, lists=options.ray)
-    if options.ray:
-        return score_with_ray(parser, options, found)
-    if options.resume and options.csv is None:
+    if options.resume and not options.ray and options.csv is None:
         parser.error("--resume goes on with the rows of --csv FILE; give the same one")
-    photographs = [image for image in found.images if image not in found.problems]
-    pictures = plan_pictures(photographs, {"views": options.views, "map": options.map})
-    with usage_errors(parser):
-        # onnxruntime takes views from the CPU and moves them to --device itself.
-        device = select_device("cpu" if options.onnx else options.device)
-    with process_group(device):
-        loaded = load(parser, options, device)
-        return predict(options, loaded, found, pictures, device)
+    if options.report is None:
+        return
+    if options.resume:
+        parser.error("--report shows photographs as they are scored, and --resume scores only some; leave out one")
+    if launched_processes() > 1:
+        parser.error("--report is written by a single process; run it with python, not torchrun")
 
 
 def load(parser: argparse.ArgumentParser, options: argparse.Namespace, device: torch.device) -> LoadedModel:
@@ -158,19 +179,19 @@ def predict(
     options: argparse.Namespace,
     loaded: LoadedModel,
     found: FoundImages,
-    pictures: dict[str, Pictures],
+    drawings: Drawings,
     device: torch.device,
 ) -> int:
     """Score and draw photographs and report the scores; return the exit code."""
     images = [image for image in found.images if image not in found.problems]
-    tally, unwritten = Tally(), Failures()
+    tally = Tally()
     # Only rank 0 writes, and knows which images have a row already.
     with open_table(options, loaded) or nullcontext() as score_table:
         remaining = all_gather_objects(score_table.remaining(images) if score_table else None)[0]
-        for rows in score_rows(options, loaded, remaining, pictures, device, tally, unwritten):
+        for rows in score_rows(options, loaded, remaining, drawings, device, tally):
             if score_table:
                 score_table.add(rows)
-        without_pictures = sum(all_gather_objects(unwritten.count))
+        without_pictures = sum(all_gather_objects(drawings.unwritten.count))
         if score_table is None:
             return 0  # torchrun stops every process as soon as one fails, so only rank 0 reports failures
         problems = [(utf8(name), utf8(found.problems[name])) for name in score_table.remaining(list(found.problems))]
@@ -180,13 +201,16 @@ def predict(
     if options.json != "-":
         print(table(rows))
         before = f" ({len(images) - len(remaining)} scored before)" if len(remaining) < len(images) else ""
-        speed = "" if pictures or not remaining else f": {tally.summary()}"  # drawing would count as scoring
+        speed = "" if drawings.pictures or not remaining else f": {tally.summary()}"  # drawing would count as scoring
         print(f"{len(rows)} images by {options.checkpoint or options.onnx}{before}{speed}", file=sys.stderr)
+    calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
     if options.json:
-        calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
         write_json(
             options.json, {"checkpoint": options.checkpoint or options.onnx, "calibration": calibration, "images": rows}
         )
+    if drawings.report:
+        details = {"model": options.checkpoint or options.onnx, "mapping to quality": calibration} | environment()
+        drawings.report.write(rows, loaded.branch_means, details)
     if found.skipped:
         print(found.skipped_text(), file=sys.stderr)
     errors = [row["error"] for row in rows if isinstance(row["error"], str)]
@@ -218,28 +242,23 @@ def score_rows(
     options: argparse.Namespace,
     loaded: LoadedModel,
     images: Sequence[str],
-    pictures: dict[str, Pictures],
+    drawings: Drawings,
     device: torch.device,
     tally: Tally,
-    unwritten: Failures,
 ) -> Iterator[pd.DataFrame]:
     """Score and draw photographs; yield the rows of each batch, on every rank those of all.
 
-    Its seven parameters are what `predict` has; `tally` counts the images, and `unwritten` those of this rank whose
-    pictures could not be written.
+    Its six parameters are what `predict` has; `tally` counts the images.
     """
-    draws, view_names = options.fragment_draws, loaded.model.view_names
-    photographs = PhotographDataset(images, loaded.view_spec, draws=draws, keep_image=bool(pictures))
+    draws, view_names, spec = options.fragment_draws, loaded.model.view_names, loaded.view_spec
+    photographs = drawings.photographs(images, spec, draws)
     batch_size, workers = options.batch_size, options.num_workers
-    if pictures:
+    if drawings.pictures:
         batch_size, workers = min(batch_size, DRAWN_BATCH), min(workers, DRAWN_BATCH)
-    model = loaded.model.to(device)
-    batches = score_batches(
-        model, photographs, device, batch_size, workers, maps=bool(options.map), precision=options.precision
-    )
-    if pictures:
-        # Before the rows are written, so that an interruption between them loses no picture.
-        batches = draw_pictures(batches, images, pictures, loaded, draws, unwritten)
+    model, maps = loaded.model.to(device), drawings.need_maps(spec)
+    batches = score_batches(model, photographs, device, batch_size, workers, maps=maps, precision=options.precision)
+    # Drawn before the rows are written, so that an interruption between them loses no picture.
+    batches = drawings.draw(batches, images, loaded, draws)
     with progress_bar(len(images), "scoring" if rank() == 0 else None) as bar:
         for batch in gather_batches(batches, photographs, batch_size):
             yield batch_predictions(batch, images, draws, view_names, loaded.calibration)

@@ -1,6 +1,6 @@
 """Batches of views: single photographs for scoring, pairs for training."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -28,19 +28,28 @@ class PhotographDataset(Dataset):
         draws: number of fragment draws. With more than one, the distortion view is (draws, 3, S, S), draw 0 first; the
             other views do not change.
         keep_image: add the decoded photograph to its sample, as `image`, (H, W, 3) uint8.
+        reduce: called with the decoded photograph and its views, in the process or thread that decodes; what it returns
+            is added to the sample as `reduced`. So small pictures are made in parallel, and the large one is not kept.
 
     Attributes:
         is_ragged: whether photographs differ in how many patches they have, so that they cannot be stacked.
     """
 
     def __init__(
-        self, paths: Sequence, spec: ViewSpec, mos: Sequence | None = None, draws: int = 1, keep_image: bool = False
+        self,
+        paths: Sequence,
+        spec: ViewSpec,
+        mos: Sequence | None = None,
+        draws: int = 1,
+        keep_image: bool = False,
+        reduce: Callable[[np.ndarray, dict[str, torch.Tensor]], object] | None = None,
     ):
         self.paths = list(paths)
         self.spec = spec
         self.mos = np.full(len(self.paths), np.nan) if mos is None else np.asarray(mos, float)
         self.draws = draws
         self.keep_image = keep_image
+        self.reduce = reduce
         self.is_ragged = spec.is_ragged
 
     def __len__(self) -> int:
@@ -54,7 +63,10 @@ class PhotographDataset(Dataset):
                 views["distortion"] = sample_draws(image, self.spec, self.draws)
         except ImageError as error:
             return {"index": index, "error": name_error(error, self.paths[index])}
-        return views | {"index": index, "mos": self.mos[index]} | ({"image": image} if self.keep_image else {})
+        kept = {"image": image} if self.keep_image else {}
+        if self.reduce is not None:
+            kept["reduced"] = self.reduce(image, views)
+        return views | {"index": index, "mos": self.mos[index]} | kept
 
 
 PAIRINGS = ("partner", "batch")
@@ -261,21 +273,27 @@ def collate_photographs(samples: Sequence[dict]) -> dict:
     Returns:
         `views`: for each view (B, 3, S, S), or (B, K, 3, S, S) for K draws or patches, uint8, channels last in memory;
         `mos` and, if samples have it, the `teacher`'s score: (B,) float32; `source`: (B,) int64, 0 where samples
-        have none; `index`: (B,) int64 numpy array; `images`, if samples have an `image`: list of B arrays; `errors`:
-        list of (index, message) of the other samples.
+        have none; `index`: (B,) int64 numpy array; `images` and `reduced`, if samples have an `image` or what it was
+        `reduced` to: lists of B; `errors`: list of (index, message) of the other samples.
     """
     errors = [(sample["index"], sample["error"]) for sample in samples if "error" in sample]
     usable = [sample for sample in samples if "error" not in sample]
-    names = [name for name in usable[0] if name not in ("index", "image", "source", *TARGETS)] if usable else []
+    names = (
+        [name for name in usable[0] if name not in ("index", "image", "reduced", "source", *TARGETS)] if usable else []
+    )
     targets = [name for name in TARGETS if name == "mos" or not usable or name in usable[0]]
-    images = {"images": [sample["image"] for sample in usable]} if usable and "image" in usable[0] else {}
+    kept = {
+        plural: [sample[name] for sample in usable]
+        for name, plural in (("image", "images"), ("reduced", "reduced"))
+        if usable and name in usable[0]
+    }
     return {
         "views": {name: _stack([sample[name] for sample in usable]) for name in names},
         **{name: torch.tensor([sample[name] for sample in usable], dtype=torch.float32) for name in targets},
         "index": np.array([sample["index"] for sample in usable], dtype=np.int64),
         "source": torch.tensor([sample.get("source", 0) for sample in usable], dtype=torch.int64),
         "errors": errors,
-        **images,
+        **kept,
     }
 
 

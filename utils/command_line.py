@@ -270,6 +270,13 @@ def table_file(text: str) -> str:
     return result_file(text)
 
 
+def page_file(text: str) -> str:
+    """Check that an HTML page can be written to a file."""
+    if Path(text).suffix.lower() not in (".html", ".htm"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a page; give FILE.html")
+    return result_file(text)
+
+
 def make_folder(path: str | os.PathLike) -> Path:
     """Make a folder for results if it does not exist.
 

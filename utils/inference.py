@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -54,6 +54,7 @@ class ScoredBatch:
         views: what the model read, (b, ...) uint8 each on the CPU.
         images: the decoded photographs, (H, W, 3) uint8 each, if the data set keeps them; else empty.
         waited: seconds for which the loop waited for this batch's data.
+        reduced: what the data set reduced each photograph to, if it does; else empty.
     """
 
     index: np.ndarray
@@ -62,6 +63,7 @@ class ScoredBatch:
     views: dict[str, torch.Tensor]
     images: list[np.ndarray]
     waited: float
+    reduced: list = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,8 @@ def _own_indices(photographs: Photographs, distributed: bool) -> range:
 def _read_batch(batch: dict, outputs: dict[str, HostCopy], waited: float, paths: Sequence) -> ScoredBatch:
     """Wait for the outputs of a collated batch; a score that is not finite is a failure of its photograph."""
     arrays = {name: output.read().float().numpy() for name, output in outputs.items()}
-    index, failures, views, images = batch["index"], list(batch["errors"]), batch["views"], batch.get("images", [])
+    index, failures, views = batch["index"], list(batch["errors"]), batch["views"]
+    images, reduced = batch.get("images", []), batch.get("reduced", [])
     finite = np.isfinite(arrays["score"]) if arrays else np.ones(0, bool)
     if not finite.all():
         failures += [
@@ -231,8 +234,11 @@ def _read_batch(batch: dict, outputs: dict[str, HostCopy], waited: float, paths:
         index = index[finite]
         arrays = {name: rows[finite] for name, rows in arrays.items()}
         views = {name: view[torch.from_numpy(finite)] for name, view in views.items()}
-        images = [image for image, is_finite in zip(images, finite, strict=False) if is_finite]
-    return ScoredBatch(index, arrays, failures, views, images, waited)
+        images, reduced = (
+            [entry for entry, is_finite in zip(entries, finite, strict=False) if is_finite]
+            for entries in (images, reduced)
+        )
+    return ScoredBatch(index, arrays, failures, views, images, waited, reduced)
 
 
 class _Contributions(nn.Module):

@@ -92,6 +92,17 @@ class TestPhotographs:
         assert len(batch["images"]) == 2
         assert "images" not in collate_photographs([PhotographDataset(table["path"], SPEC)[0]])
 
+    def test_a_photograph_is_reduced_where_it_is_decoded(self, table):
+        def reduce(image, views):
+            return image.shape, sorted(views)
+
+        dataset = PhotographDataset([*table["path"][:2], "missing.jpg"], SPEC, reduce=reduce)
+        batch = collate_photographs([dataset[index] for index in range(3)])
+        assert batch["reduced"] == [(decode_rgb(path).shape, sorted(VIEW_NAMES)) for path in table["path"][:2]]
+        assert list(batch["views"]) == list(VIEW_NAMES)
+        assert "images" not in batch
+        assert "reduced" not in collate_photographs([PhotographDataset(table["path"], SPEC)[0]])
+
     def test_without_opinions_the_mos_is_nan(self, table):
         assert np.isnan(PhotographDataset(table["path"], SPEC)[0]["mos"])
 

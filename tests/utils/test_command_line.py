@@ -17,6 +17,7 @@ from utils.command_line import (
     make_folder,
     make_parser,
     output_file,
+    page_file,
     parse_options,
     table_file,
 )
@@ -323,3 +324,14 @@ def test_a_data_worker_that_dies_is_one_line_wherever_torch_raises(capsys):
 
     assert main([]) == EXIT_UNUSABLE_INPUT
     assert capsys.readouterr().err.startswith("error: DataLoader worker (pid 5) is killed by signal: Killed, perhaps")
+
+
+def test_a_page_is_written_to_a_file_that_browsers_take_for_one(tmp_path):
+    for name in ("page.html", "PAGE.HTM", "new/page.html"):
+        assert page_file(str(tmp_path / name)) == str(tmp_path / name)
+    (tmp_path / "binary.html").write_bytes(b"\0")
+    for name, message in {"": "not the name", "-": "not the name", "photo.jpg": "not the name"}.items():
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            page_file(name)
+    with pytest.raises(argparse.ArgumentTypeError, match="not a text file"):
+        page_file(str(tmp_path / "binary.html"))

@@ -199,6 +199,14 @@ def test_the_consumer_of_batches_may_train_meanwhile(model, paths):
         assert not torch.is_inference_mode_enabled()
 
 
+def test_what_a_photograph_was_reduced_to_goes_with_its_score(model, paths):
+    dataset = PhotographDataset(["missing.jpg", *paths[:3]], SPEC, reduce=lambda image, views: image.mean())
+    for workers in (0, 2):
+        batches = list(score_batches(model, dataset, CPU, batch_size=2, num_workers=workers))
+        reduced = {index: value for batch in batches for index, value in zip(batch.index, batch.reduced, strict=True)}
+        assert reduced == {number + 1: decode_rgb(path).mean() for number, path in enumerate(paths[:3])}
+
+
 def test_a_score_that_is_not_finite_is_a_failure_of_its_photograph(model, paths):
     with torch.no_grad():
         model.quality[1].bias.fill_(torch.nan)
@@ -208,3 +216,5 @@ def test_a_score_that_is_not_finite_is_a_failure_of_its_photograph(model, paths)
     for path, (_, message) in zip(paths, result.failures, strict=True):
         assert message.startswith(str(path))
         assert "not a finite number" in message
+    dataset = PhotographDataset(paths, SPEC, reduce=lambda image, views: image.mean())
+    assert all(batch.reduced == [] for batch in score_batches(model, dataset, CPU, batch_size=2))

@@ -15,7 +15,8 @@ from data.decode import EXTENSIONS
 from data.files import natural_order, one_line, utf8
 from utils.errors import RunError
 
-MACHINE_MADE = (".", "@eaDir", "$RECYCLE.BIN", "__MACOSX")  # beginnings of names
+# Beginnings of names; the last is of the folders with the pictures of `predict.py --report`.
+MACHINE_MADE = (".", "@eaDir", "$RECYCLE.BIN", "__MACOSX", "uiqa_report_")
 # Images in a folder that are not read but counted, so that nobody takes them for scored.
 IMAGE_EXTENSIONS = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".exr", ".gif", ".hdr", ".hif", ".ico", ".iiq", ".j2k", ".jp2"),

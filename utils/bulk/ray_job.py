@@ -60,7 +60,7 @@ def check_ray_options(parser: argparse.ArgumentParser, options: argparse.Namespa
         if unused:
             parser.error(f"--{unused[0]} belongs to --ray; without it, use --csv or --json")
         return
-    others = [f"--{name}" for name in ("csv", "json", "views", "map") if getattr(options, name) is not None]
+    others = [f"--{name}" for name in ("csv", "json", "views", "map", "report") if getattr(options, name) is not None]
     if others:
         parser.error(f"--ray only writes Parquet into --out; leave out {', '.join(others)}")
     if options.onnx is not None:

@@ -60,3 +60,8 @@ def paint(points: np.ndarray, limit: float) -> np.ndarray:
     colours = matplotlib.colormaps[COLOURS]((scaled + 1) / 2)
     colours[..., 3] = MAX_OPACITY * np.sqrt(np.abs(scaled))
     return (colours * 255).round().astype(np.uint8)
+
+
+def colour_table() -> np.ndarray:
+    """Return the 256 colours of `paint` from -limit to +limit, (256, 3) uint8, for a page that paints maps itself."""
+    return (matplotlib.colormaps[COLOURS](np.arange(256))[:, :3] * 255).round().astype(np.uint8)

@@ -3,12 +3,10 @@
 import math
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -22,6 +20,7 @@ from utils.reporting.figures import draw_scatter
 from utils.reporting.gallery import SECTIONS, Gallery, make_gallery, select_rows, thumbnails
 from utils.reporting.maps import CAPTION
 from utils.reporting.measures import heading, is_mapped, protocol_notes
+from utils.reporting.rendering import render
 from utils.reporting.scoring import ScoredSplit
 
 # Numeric columns of the page's table and their headings; points_<view> are added to these.
@@ -118,9 +117,8 @@ def write_html_report(
         "values": [_finite(values) for values in table[columns].to_numpy(float)],
         "thumbnail": thumbnails,
     }
-    template = _environment().get_template("report.html")
-    page = template.render(
-        nonce=secrets.token_urlsafe(16),
+    page = render(
+        "report.html",
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
         report=report,
         heading=heading(report),
@@ -140,18 +138,6 @@ def write_html_report(
     write_text(path, page)
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "interval": _interval}
-    return environment
-
-
 def _curve(table: pd.DataFrame) -> list[list[float]] | None:
     """Return the mapping as two lists, scores in ascending order and their quality; None without one."""
     mapped = table[["score", "quality"]].dropna().sort_values("score").drop_duplicates()
@@ -161,11 +147,3 @@ def _curve(table: pd.DataFrame) -> list[list[float]] | None:
 def _finite(values: np.ndarray) -> list[float | None]:
     """Return numbers for JSON, which has no NaN."""
     return [round(value, 6) if math.isfinite(value) else None for value in values.tolist()]
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "\N{EN DASH}" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _interval(limits: Sequence[float]) -> str:
-    return f"{_number(limits[0])} to {_number(limits[1])}" if np.isfinite(limits).all() else ""

@@ -1,14 +1,16 @@
-"""The pictures of predict.py: the views and the quality map of each photograph, drawn as it is scored."""
+"""The pictures of predict.py: views, quality maps and the cards of a page, drawn as photographs are scored."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from data.datasets import PhotographDataset
 from data.files import one_line, printable
+from data.views import ViewSpec
 from utils.calibration import Calibration
 from utils.command_line import make_folder
 from utils.errors import RunError, cause_and_remedy
@@ -16,8 +18,45 @@ from utils.inference import ScoredBatch
 from utils.loaded_model import LoadedModel
 from utils.progress import Failures
 from utils.reporting.figures import draw_quality_map, draw_views
+from utils.reporting.folder_page import FolderReport
+from utils.reporting.folder_pictures import PhotographReducer
 
 Pictures = Mapping[str, Path]  # path of each kind of picture of a photograph
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """What is drawn while photographs are scored.
+
+    Attributes:
+        pictures: paths of the pictures of --views and --map, see `plan_pictures`.
+        report: the page of --report; None without it.
+        unwritten: the photographs of this rank whose pictures could not be written.
+    """
+
+    pictures: Mapping[str, Pictures]
+    report: FolderReport | None
+    unwritten: Failures = field(default_factory=Failures)
+
+    def need_maps(self, spec: ViewSpec) -> bool:
+        """Return whether maps are drawn; a model that reads patches has none."""
+        kinds = next(iter(self.pictures.values()), {})
+        return "map" in kinds or (self.report is not None and "patches" not in spec.views)
+
+    def photographs(self, images: Sequence[str], spec: ViewSpec, draws: int) -> PhotographDataset:
+        """Return the photographs for scoring, with what is drawn of each."""
+        reduce = PhotographReducer(spec) if self.report else None
+        return PhotographDataset(images, spec, draws=draws, keep_image=bool(self.pictures), reduce=reduce)
+
+    def draw(
+        self, batches: Iterator[ScoredBatch], images: Sequence[str], loaded: LoadedModel, draws: int
+    ) -> Iterator[ScoredBatch]:
+        """Draw what belongs to each batch, then pass its scores on."""
+        if self.report:
+            batches = self.report.collect(batches, images, self.unwritten)
+        if self.pictures:
+            batches = draw_pictures(batches, images, self.pictures, loaded, draws, self.unwritten)
+        return batches
 
 
 def plan_pictures(paths: Sequence[str], folders: Mapping[str, str | None]) -> dict[str, Pictures]:

@@ -69,6 +69,7 @@ def test_a_list_that_cannot_be_used_is_named_in_the_error(tmp_path, name, conten
 
 def test_what_systems_and_programs_leave_behind_is_not_a_photograph(tmp_path):
     hidden = ["._a.jpg", ".ipynb_checkpoints/a.jpg", "@eaDir/a.jpg/thumb.jpg", "$RECYCLE.BIN/b.jpg", "__MACOSX/c.jpg"]
+    hidden.append("page_files/uiqa_report_0123abcd/thumbnail/1.jpg")  # of predict.py --report
     for name in ("a.jpg", *hidden):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from utils.reporting.maps import colour_limit, paint, reference_text, relative_maps
+from utils.reporting.maps import colour_limit, colour_table, paint, reference_text, relative_maps
 
 
 def test_blue_adds_red_subtracts_and_zero_is_transparent():
@@ -36,3 +36,8 @@ def test_the_scale_holds_nearly_all_points_and_is_never_empty():
     maps = {"a": np.linspace(-1, 0, 100).reshape(10, 10), "b": np.linspace(0, 1, 100).reshape(10, 10)}
     assert colour_limit(maps) == pytest.approx(0.98, abs=0.01)
     assert colour_limit({"a": np.zeros((2, 2))}) > 0
+
+
+def test_the_table_of_colours_has_those_that_maps_are_painted_with():
+    scaled = np.linspace(-1, 1, 256)
+    np.testing.assert_array_equal(colour_table(), paint(scaled[None], 1.0)[0, :, :3])

@@ -44,7 +44,7 @@ def report(trained, labels, tmp_path_factory) -> Path:
     logs = tmp_path_factory.mktemp("logs")
     data = ["--database=csv", f"--metadata={labels}", f"--database_dir={labels.parent}"]
     words = ["--checkpoint", str(trained.best), *data, f"--logdir={logs}", "--num_workers=0", "--device=cpu"]
-    assert test_entry.main([*words, "--report", "--group_by=kind"]) == 0
+    assert test_entry.main([*words, "--report", "--group_by=kind", "--controls"]) == 0
     return logs / "tiny" / "report_test.html"
 
 
@@ -122,6 +122,34 @@ def test_the_page_says_what_the_result_depends_on(page):
     text = " ".join(page.words)
     for words in ("command", "commit", "torch", "fingerprint", "fitted on validation", "resamples", "Their places are"):
         assert words in text
+
+
+def table_rows(text: str, start: str) -> dict[str, str]:
+    """Return the rows of the first table behind a text, by their first cell; the row of headings comes first."""
+    table = text[text.index(start) :].partition("</table>")[0]
+    rows = re.findall(r"<tr><t[hd]>(.*?)</t[hd]>(.*?)</tr>", table, re.S)
+    assert len({first for first, _ in rows}) == len(rows)
+    return dict(rows)
+
+
+def test_controls_are_no_protocols(report):
+    text = report.read_text(encoding="utf-8")
+    protocols, controls = table_rows(text, "<h2>Measures by protocol"), table_rows(text, "<h2>Controls</h2>")
+    assert list(controls) == ["control", "untrained model", "file size as the score"]
+    assert next(iter(protocols)) == "protocol"
+    assert len(protocols) == 4
+    assert not controls.keys() & protocols.keys()
+    assert all(row.count("<td>") == len(MEASURES) for row in [*controls.values()][1:])
+    assert "The mapping of the controls is fitted on the split's own labels" in text
+
+
+def test_without_controls_there_is_no_table_of_them(trained, report, tmp_path):
+    predictions = report.parent / "predictions_test.csv"
+    words = ["--predictions", str(predictions), "--report", f"--logdir={tmp_path}", "--run=again"]
+    assert test_entry.main(words) == 0
+    text = (tmp_path / "again" / "report_test.html").read_text(encoding="utf-8")
+    assert "<h2>Controls</h2>" not in text
+    assert "mapping of the controls" not in text
 
 
 def test_figures_for_a_publication_stand_beside_it(report):
@@ -247,6 +275,21 @@ class TestInABrowser:
         assert opened.locator("#dialog strong").first.inner_text() == name
         opened.locator("#dialog .close").click()
         assert not opened.locator("#dialog").is_visible()
+
+    def test_the_tool_bar_is_shown_on_hover_and_covers_neither_legend_nor_points(self, opened):
+        bar, legend = opened.locator("#scatter .modebar"), opened.locator("#scatter .legend .bg").first
+        opacity = "node => getComputedStyle(node.querySelector('.modebar-group')).opacity"
+        opened.mouse.move(0, 0)
+        opened.wait_for_timeout(500)
+        assert float(bar.evaluate(opacity)) == 0
+        opened.locator("#scatter").hover()
+        opened.wait_for_timeout(500)
+        assert float(bar.evaluate(opacity)) > 0.5
+        box = bar.bounding_box()
+        bottom = box["y"] + box["height"]
+        assert bottom <= legend.bounding_box()["y"]
+        tops = "points => points.map(point => point.getBoundingClientRect().top)"
+        assert bottom <= min(opened.locator("#scatter .points path").evaluate_all(tops)) + 1
 
     def test_the_table_sorts_and_searches(self, opened):
         def column(number: int) -> list[str]:

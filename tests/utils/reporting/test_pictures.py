@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.views import ViewSpec
 from utils.errors import RunError
 from utils.inference import ScoredBatch
 from utils.progress import PRINTED_FAILURES, Failures
 from utils.reporting import pictures
-from utils.reporting.pictures import draw_pictures, plan_pictures
+from utils.reporting.folder_page import FolderReport
+from utils.reporting.pictures import Drawings, draw_pictures, plan_pictures
 
 
 def batch_of(count: int) -> ScoredBatch:
@@ -86,3 +88,21 @@ def test_an_interruption_is_not_taken_for_a_failed_picture(monkeypatch):
     monkeypatch.setattr(pictures, "draw_photograph", draw)
     with pytest.raises(KeyboardInterrupt):
         list(draw_pictures([batch_of(1)], ["a"], {"a": {}}, None, 1, Failures()))
+
+
+def test_maps_and_whole_photographs_are_kept_only_for_what_is_drawn(tmp_path):
+    report = FolderReport(tmp_path / "page.html", 1)
+    views, patches = ViewSpec(), ViewSpec(views=("patches",))
+    kinds = {kind: {"a.jpg": {kind: tmp_path / f"a_{kind}.png"}} for kind in ("views", "map")}
+    cases = [
+        (Drawings({}, None), False, False, False),
+        (Drawings(kinds["views"], None), False, True, False),
+        (Drawings(kinds["map"], None), True, True, False),
+        (Drawings({}, report), True, False, True),
+    ]
+    for drawings, maps, keep_image, is_reduced in cases:
+        assert drawings.need_maps(views) is maps
+        photographs = drawings.photographs(["a.jpg"], views, 1)
+        assert photographs.keep_image is keep_image
+        assert (photographs.reduce is not None) is is_reduced
+    assert not Drawings({}, report).need_maps(patches)
