@@ -47,8 +47,8 @@ def export_parser() -> argparse.ArgumentParser:
         "photograph, uint8 (H, W, 3), and returns float32: score and quality (1,), bias (a scalar), and map_<view> "
         "(1, h, w) for each view, with score = bias + the sum of the maps' means. With --input views it takes the "
         "views as uint8, (B, 3, S, S), under their names (aesthetic, distortion, salient), and returns score (B,), "
-        "bias and map_<view> (B, h, w). Its metadata hold view_spec, calibration and branch_means as JSON; the docstring of "
-        "export.py explains how to score with it in any language.",
+        "bias and map_<view> (B, h, w). Its metadata hold view_spec, calibration and branch_means as JSON; the "
+        "docstring of export.py explains how to score with it in any language.",
         prog="export.py",
         epilog=WHERE_TO_GET_WEIGHTS,
     )

@@ -43,12 +43,22 @@ def test_the_quarter_with_the_largest_drop_is_named(side, quarter):
     assert map_suites.quarter_of_largest_drop(before, after) == quarter
 
 
+def test_the_map_of_the_first_draw_is_that_of_evaluation(trained, photograph):
+    loaded = load_model(trained.best)
+    maps = map_suites.distortion_maps(loaded.model, loaded.view_spec, photograph)
+    expected = loaded.score(photograph, maps=True).maps["distortion"]
+    assert maps.shape == (map_suites.MANY_DRAWS, *expected.shape)
+    np.testing.assert_allclose(maps[0], expected, atol=1e-5)
+    assert not np.allclose(maps[1], maps[0])
+
+
 def test_a_trained_models_map_is_compared_with_an_untrained_ones(trained, monkeypatch):
     monkeypatch.setattr(map_suites, "HEIGHT", 240)
     monkeypatch.setattr(map_suites, "WIDTH", 320)
     figures = map_suites.quality_map(b"", settings(rounds=2, checkpoint=trained.best)).figures
     assert figures["cases"] == 8
-    assert set(figures["blurred_quarter_falls_most"]) == {"trained", "untrained"}
+    rows = {f"{name}, {draws} draw(s)" for name in ("trained", "untrained") for draws in (1, map_suites.MANY_DRAWS)}
+    assert set(figures["blurred_quarter_falls_most"]) == rows
     assert 1 < figures["score_sd_falls_by"] < 20
 
 
