@@ -76,7 +76,7 @@ def quality_map(jpeg: bytes, settings: Settings) -> Measurement:
         for name, model in models.items():
             maps = [distortion_maps(model, spec, image) for image in images]
             for draws in hits[name]:
-                before, *after = (of_draws[:draws].mean(axis=0) for of_draws in maps)
+                before, *after = (of_draws[draws] for of_draws in maps)
                 hits[name][draws] += sum(
                     quarter_of_largest_drop(before, blurred) == quarter
                     for blurred, quarter in zip(after, QUARTERS, strict=True)
@@ -120,13 +120,15 @@ def blur_quarter(image: np.ndarray, row: int, column: int) -> np.ndarray:
 
 
 @torch.inference_mode()
-def distortion_maps(model: QualityModel, spec: ViewSpec, image: np.ndarray) -> np.ndarray:
-    """Return the distortion branch's map of an image for each of MANY_DRAWS draws, (MANY_DRAWS, h, w), in points."""
+def distortion_maps(model: QualityModel, spec: ViewSpec, image: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the distortion branch's map of an image, (h, w) in points, averaged over 1 and over MANY_DRAWS draws."""
     device = next(model.parameters()).device
-    views = make_views(image, spec) | {"distortion": sample_draws(image, spec, MANY_DRAWS)}
-    others = {name: view[None].expand(MANY_DRAWS, *view.shape) for name, view in views.items() if name != "distortion"}
-    views = {name: view.to(device) for name, view in (others | {"distortion": views["distortion"]}).items()}
-    return model.contributions(**{name: views[name] for name in spec.views})["distortion"].cpu().numpy()
+    views, maps = make_views(image, spec), {}
+    for draws in (1, MANY_DRAWS):
+        views["distortion"] = sample_draws(image, spec, draws)
+        inputs = {name: view[None].to(device) for name, view in views.items()}
+        maps[draws] = model.contributions(**inputs)["distortion"][0].cpu().numpy()
+    return maps
 
 
 def quarter_of_largest_drop(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
