@@ -1,6 +1,7 @@
 """The page of a folder: every photograph once, safe for any name, complete beside its pictures, and fluid."""
 
 import json
+import os
 import re
 import shutil
 from contextlib import contextmanager
@@ -313,6 +314,15 @@ def browser():
         browser.close()
 
 
+def wait_until(page, expression: str) -> None:
+    """Wait for a condition; playwright's own wait_for_function needs `eval`, which the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"still not: {expression}")
+
+
 def names(page) -> list[str]:
     return page.locator(".cell .name").all_inner_texts()
 
@@ -352,7 +362,7 @@ class TestInABrowser:
     def test_search_and_sort(self, opened, pages):
         data = pages["embedded"].data
         opened.set_viewport_size({"width": opened.viewport_size["width"], "height": 3000})  # all cells are in view
-        opened.wait_for_function(f"document.querySelectorAll('.cell').length === {COUNT}")
+        wait_until(opened, f"document.querySelectorAll('.cell').length === {COUNT}")
         assert names(opened) == data["name"]
         opened.locator("#reverse").click()
         assert names(opened) == data["name"][::-1]
@@ -392,9 +402,7 @@ class TestInABrowser:
     def test_a_card_shows_pictures_and_maps_which_are_painted_on_demand(self, opened, pages, trained):
         opened.locator(".cell .open").first.click()
         pictures = opened.locator("#content img.picture")
-        opened.wait_for_function(
-            "[...document.querySelectorAll('#content img')].every(i => i.complete && i.naturalWidth)"
-        )
+        wait_until(opened, "[...document.querySelectorAll('#content img')].every(i => i.complete && i.naturalWidth)")
         assert pictures.count() == 4
         assert painted(opened) == [4] * 4
         (result,) = load_model(trained.best).score([pages[opened.kind].images[0]], maps=True)
@@ -454,6 +462,7 @@ class TestInABrowser:
         assert opened.locator("button, input, select").evaluate_all(unnamed) == 0
 
 
+LONGEST_FRAME = 200  # ms
 FRAMES = """async () => {
   const wait = time => new Promise(done => setTimeout(done, time));
   const times = [];
@@ -516,12 +525,13 @@ def test_a_page_of_20000_photographs_stays_fluid(browser, tmp_path):
     assert (tmp_path / "page.html").stat().st_size < 6e6
     with opened_page(browser, tmp_path / "page.html") as page:
         for work in (SCROLL, SEARCH):
-            # A frame is late, too, when other programs take the processor, so one undisturbed round is enough.
-            longest = []
-            while len(longest) < 4 and min(longest, default=np.inf) > 200:
+            # Frames are late, too, when other programs want the processor: one undisturbed round is enough, and a frame
+            # may take longer by the number of programs that wait for each core.
+            longest, limit = [], 0.0
+            while len(longest) < 4 and min(longest, default=np.inf) > limit:
                 longest.append(page.evaluate(FRAMES.replace("WORK", work)))
-            print(f"longest frame: {longest} ms")
-            assert min(longest) <= 200
+                limit = LONGEST_FRAME * max(1.0, os.getloadavg()[0] / os.cpu_count())
+            assert min(longest) <= limit
             assert page.locator(".cell").count() < 120
         page.locator("#sort").select_option("quality")
         if page.locator("#reverse").get_attribute("aria-pressed") == "true":

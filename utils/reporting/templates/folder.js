@@ -138,10 +138,12 @@ function makeCell(position) {
 }
 
 let waiting = false;
-addEventListener("scroll", () => {
+function renderSoon() {
   if (!waiting) requestAnimationFrame(() => { waiting = false; render(); });
   waiting = true;
-}, {passive: true});
+}
+addEventListener("scroll", renderSoon, {passive: true});
+addEventListener("resize", renderSoon);  // of the height; the observer below sees the width
 let measured = 0;  // width of the grid, pixels
 new ResizeObserver(() => {
   if (grid.clientWidth === measured) return;
