@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +172,16 @@ def photographs(tmp_path, photograph):
         Image.fromarray(np.roll(photograph, 40 * number, axis=1)).save(folder / name)
     (folder / "notes.txt").write_text("no photograph")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, driven by playwright; tests are skipped on a machine without it."""
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if binary is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_pages import watch
 from docs_scripts import DOCS, load_script
 from PIL import Image
 
@@ -118,18 +119,6 @@ class TestInABrowser:
             build.build(root / "below" / "scorer")
         return root
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def browser(cls):
-        binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        if binary is None:
-            pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-        playwright = pytest.importorskip("playwright.sync_api")
-        with playwright.sync_playwright() as started:
-            browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-            yield browser
-            browser.close()
-
     @pytest.fixture(
         params=[("isolated", "light", 1280), ("plain", "dark", 390)], ids=lambda given: f"{given[0]}-{given[1]}"
     )
@@ -143,14 +132,11 @@ class TestInABrowser:
             server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=site))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        faults, requests = [], []
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
+        faults, requests = watch(page)
         page.goto(f"http://127.0.0.1:{server.server_port}/below/scorer/")
         page.locator("#state", has_text="Ready").wait_for(timeout=120_000)
         assert ("one thread" in page.inner_text("#state")) == (server_kind == "plain")
-        page.on("request", lambda asked: requests.append(asked.url))
+        requests.clear()
         yield page
         page.close()
         server.shutdown()

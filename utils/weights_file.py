@@ -21,7 +21,7 @@ from utils.errors import CheckpointError
 
 FORMAT = "uiqa-checkpoint"
 PICKLE_START, ZIP_START = b"\x80", b"P"
-VERSION = 1
+VERSION = 2  # 2: the view specification holds its table of fractions
 DESCRIPTION = (  # metadata entries
     *("version", "model", "normalisation", "view_spec", "calibration", "branch_means", "options", "sources"),
 )

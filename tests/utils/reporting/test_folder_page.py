@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browser_pages import watch
 from PIL import Image
 
 import predict
@@ -288,11 +289,7 @@ def test_a_model_that_cannot_be_loaded_leaves_no_folder(folder, tmp_path, few_em
 def opened_page(browser, path: Path, scheme: str = "light", width: int = 1280):
     """Open a page; afterwards it must have logged nothing and asked for nothing but its own files."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    faults, requests = [], []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("dialog", lambda dialog: faults.append(dialog.message))
-    page.on("request", lambda asked: requests.append(asked.url))
+    faults, requests = watch(page)
     page.goto(path.as_uri())
     page.wait_for_selector(".cell")
     yield page
@@ -300,18 +297,6 @@ def opened_page(browser, path: Path, scheme: str = "light", width: int = 1280):
     own = path.with_name(f"{path.stem}_files").as_uri()
     assert faults == []
     assert [url for url in requests if not url.startswith(("data:", own)) and url != path.as_uri()] == []
-
-
-@pytest.fixture(scope="module")
-def browser():
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if binary is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def wait_until(page, expression: str) -> None:

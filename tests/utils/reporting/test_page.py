@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from browser_pages import watch
 
 import test as test_entry
 from utils.metrics import MEASURES
@@ -231,29 +232,13 @@ def test_the_table_has_a_column_of_groups_only_if_there_are_groups(is_grouped, t
 class TestInABrowser:
     """With Chromium on the machine: no error, no request, and every tool does what it says."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def browser(cls):
-        binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        if binary is None:
-            pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-        playwright = pytest.importorskip("playwright.sync_api")
-        with playwright.sync_playwright() as started:
-            browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-            yield browser
-            browser.close()
-
     @pytest.fixture(
         params=[("light", 1280), ("dark", 1280), ("light", 390)], ids=lambda given: f"{given[0]}-{given[1]}"
     )
     def opened(self, request, browser, report):
         scheme, width = request.param
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        faults, requests = [], []
-        page.on("console", lambda message: faults.append(message.text))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: faults.append(dialog.message))
-        page.on("request", lambda asked: requests.append(asked.url))
+        faults, requests = watch(page)
         page.goto(report.as_uri())
         page.wait_for_selector("#scatter .points path")
         yield page
