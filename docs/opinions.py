@@ -39,21 +39,31 @@ BRANCHES = ("aesthetic", "distortion", "salient")
 
 DRAWS = 2  # of the fragments in a pack: one for each epoch
 PRETRAINING_PHOTOGRAPHS = 120  # of BIQ2021's training split, without their opinions
+# What a row may learn from before SR4KIQA: the options of that training, once a seed or, as it takes an hour, once.
+STARTS = {
+    "simulated": f"--config {CONFIG} --database UHD_IQA --database_dir {{out}}/simulated --random_seed {{seed}}",
+    "BIQ2021": "--config configs/lite.yaml --metadata {out}/biq2021.csv --source_weights BIQ2021=5,simulated=2 "
+    "--freeze_stages 4 --num_epochs 2 --random_seed 0",
+}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: options added to CONFIG, the pack to read, and whether simulated opinions come first."""
+    """A row of a table: options added to CONFIG, the pack to read, and the opinions to learn from first, of STARTS."""
 
     name: str
     options: str = ""
     pack: str = "center"
-    is_pretrained: bool = False
+    start: str = ""
 
     @property
     def run_name(self) -> str:
         """The row's name, for files."""
         return "_".join(self.name.replace(",", "").split())
+
+    def start_name(self, seed: int) -> str:
+        """The name of the run that this row starts from."""
+        return f"simulated_{seed}" if self.start == "simulated" else self.start.lower()
 
     def column(self, seed: int) -> str:
         """The name of the row's scores with a seed."""
@@ -75,7 +85,8 @@ TABLES = {
         Row("partner pairs", "--pairing partner --num_epochs 1"),  # an epoch has twice the steps
         Row("squared errors alone", "--lr_weight_pair 0"),
         Row("fidelity alone", "--lr_weight_L2 0"),
-        Row("simulated opinions first", is_pretrained=True),
+        Row("simulated opinions first", start="simulated"),
+        Row("BIQ2021 first", start="BIQ2021"),
     ],
 }
 
@@ -90,7 +101,7 @@ def fold_table(opinions: pd.DataFrame, fold: int) -> pd.DataFrame:
 
 
 def commands(row: Row, fold: int, seed: int, out: Path) -> dict[str, str]:
-    """Return the commands of a run: pack, pre-train if the row is pre-trained, train, test."""
+    """Return the commands of a run: pack, pre-train if the row has a start, train, test."""
     run, pack, labels = (
         f"{row.run_name}_{fold}_{seed}",
         f"{out}/packs/{row.pack}_{fold}_{seed}",
@@ -101,10 +112,10 @@ def commands(row: Row, fold: int, seed: int, out: Path) -> dict[str, str]:
     train = f"train.py {common} {row.options} --packed {pack} --run {run} {folders}"
     checkpoint = f"{out}/ckpts/{run}/best.pth"
     lines = {"pack": f"prepare.py pack {common} --draws {DRAWS} --out {pack}"}
-    if row.is_pretrained:
-        simulated = f"--database UHD_IQA --database_dir {out}/simulated --random_seed {seed}"
-        lines["pretrain"] = f"train.py --config {CONFIG} {simulated} --run simulated_{seed} {folders} --resume auto"
-        train += f" --pretrained_path {out}/ckpts/simulated_{seed}/best.pth"
+    if row.start:
+        options, name = STARTS[row.start].format(out=out, seed=seed), row.start_name(seed)
+        lines["pretrain"] = f"train.py {options} --run {name} {folders} --resume auto"
+        train += f" --pretrained_path {out}/ckpts/{name}/best.pth"
     lines["train"] = f"{train} --resume auto"
     lines["test"] = f"test.py --checkpoint {checkpoint} --metadata {labels} --logdir {out}/logs"
     return {name: " ".join(line.split()) for name, line in lines.items()}
@@ -151,7 +162,7 @@ def train_and_test(row: Row, fold: int, seed: int, out: Path) -> pd.Series:
     return scores
 
 
-def simulate(opinions: pd.DataFrame, folder: Path, out: Path) -> None:
+def simulate(opinions: pd.DataFrame, out: Path) -> None:
     """Make a data set of simulated opinions from photographs of BIQ2021's training split, unless it is there."""
     photographs = opinions[(opinions["source"] == "BIQ2021") & (opinions["split"] == "train")]
     if photographs.empty:
@@ -161,7 +172,7 @@ def simulate(opinions: pd.DataFrame, folder: Path, out: Path) -> None:
     for image in photographs["image"].sort_values().iloc[:: len(photographs) // PRETRAINING_PHOTOGRAPHS]:
         link = chosen / Path(image).name
         if not link.is_symlink():
-            link.symlink_to((folder / image).resolve())
+            link.symlink_to(image)
     if not (out / "simulated" / "uhd-iqa-metadata.csv").exists():
         run(f"prepare.py synthetic --photographs {chosen} --scenes {PRETRAINING_PHOTOGRAPHS} --out {out}/simulated")
 
@@ -235,12 +246,17 @@ def train_all(
     runs: list[tuple[Row, int, int]], opinions: pd.DataFrame, folder: Path, out: Path, jobs: int, scores: Scores
 ) -> None:
     """Pack what the runs read, then train and test them, some at a time, and keep their scores."""
+    opinions = opinions.assign(image=[os.path.abspath(folder / image) for image in opinions["image"]])
     for fold in FOLDS:
-        table = fold_table(opinions, fold)
-        table["image"] = [os.path.abspath(folder / image) for image in table["image"]]
-        write_csv(out / f"fold{fold}.csv", table)
-    if any(row.is_pretrained for row, _, _ in runs):
-        simulate(opinions, folder, out)
+        write_csv(out / f"fold{fold}.csv", fold_table(opinions, fold))
+    starts = {row.start for row, _, _ in runs}
+    if "simulated" in starts:
+        simulate(opinions, out)
+    if "BIQ2021" in starts:
+        others = opinions[opinions["source"] != "SR4KIQA"]
+        if set(others["source"]) != {"BIQ2021", "simulated"}:
+            raise SystemExit("the row `BIQ2021 first` needs a label table of BIQ2021, SR4KIQA and simulated alone")
+        write_csv(out / "biq2021.csv", others[["image", "mos", "split", "source", "group"]])
     for step in ("pack", "pretrain"):
         for command in dict.fromkeys(lines[step] for lines in (commands(*job, out) for job in runs) if step in lines):
             run(command)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from docs_scripts import load_script
 from PIL import Image
 
 import export
@@ -18,6 +19,7 @@ from data.synthetic import make_synthetic_dataset
 from data.views import ViewSpec
 from models import build_model
 from utils.calibration import Calibration
+from utils.checkpoint import load_model
 from utils.export import onnx_graph
 from utils.reporting import measures
 from utils.weights_file import write_weights_file
@@ -185,3 +187,22 @@ def browser():
         browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def npm() -> str:
+    """npm; tests are skipped on a machine without it."""
+    path = shutil.which("npm")
+    if path is None:
+        pytest.skip("no npm on this machine (Debian: apt-get install npm)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def javascript(npm, tmp_path_factory) -> Path:
+    """A folder with npm's packages and `model.onnx`, the model of the repository, checked on one size only."""
+    folder = tmp_path_factory.mktemp("javascript")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_graph, "CHECKED_SIZES", ((300, 400),))
+        load_script("runtimes").prepare(folder, load_model())
+    return folder

@@ -37,12 +37,27 @@ def test_simulated_opinions_come_from_training_photographs_alone(opinions, tmp_p
     table["split"] = np.where(np.arange(count) % 3 == 2, "test", "train")
     commands = []
     monkeypatch.setattr(opinions, "run", commands.append)
-    opinions.simulate(table, tmp_path, tmp_path / "out")
+    opinions.simulate(table, tmp_path / "out")
     links = sorted(path.name for path in (tmp_path / "out" / "photographs").iterdir())
     assert len(links) >= opinions.PRETRAINING_PHOTOGRAPHS
     assert set(links) <= set(table.loc[table["split"] == "train", "image"])
     assert len(commands) == 1
     parse_command(commands[0])
+
+
+def test_a_start_on_biq2021_reads_every_opinion_but_those_of_sr4kiqa(opinions, labels, tmp_path, monkeypatch):
+    rows = [row for row in opinions.TABLES["learning"] if row.start == "BIQ2021"]
+    runs = [(row, fold, seed) for row in rows for fold in (0, 1) for seed in opinions.SEEDS]
+    commands = []
+    monkeypatch.setattr(opinions, "run", commands.append)
+    monkeypatch.setattr(opinions, "train_and_test", lambda *_: pd.Series(dtype=float))
+    with pytest.raises(SystemExit, match="needs a label table of BIQ2021, SR4KIQA and simulated"):
+        opinions.train_all(runs, labels, tmp_path, tmp_path, 1, None)
+    simulated = labels[labels["source"] == "BIQ2021"].assign(source="simulated")
+    scores = opinions.Scores(tmp_path / "scores.csv", labels[labels["source"] == "SR4KIQA"])
+    opinions.train_all(runs, pd.concat([labels, simulated]), tmp_path, tmp_path, 1, scores)
+    assert set(pd.read_csv(tmp_path / "biq2021.csv")["source"]) == {"BIQ2021", "simulated"}
+    assert sum("--run biq2021" in command for command in commands) == 1  # which every fold and seed starts from
 
 
 def test_every_content_is_tested_once_and_never_divided(opinions, labels):
