@@ -126,8 +126,8 @@ def main(args: list[str] | None = None) -> int:
     measurement = suite.function(jpeg, settings)
     report = {
         "suite": options.suite,
-        "image": options.image or "synthetic",
-        "size": [width, height],
+        "image": options.photographs or options.image or "synthetic",
+        "size": None if options.photographs else [width, height],
         "threads": threads,
         "rounds": settings.rounds,
         "device": settings.device.type,
@@ -159,11 +159,10 @@ def read_jpeg(path: str) -> bytes:
 
 def table(report: dict, measurement: Measurement) -> str:
     """Return a report as text."""
-    width, height = report["size"]
+    size = ", {} x {}".format(*report["size"]) if report["size"] else ""
     lines = [
         f"{report['suite']}: {SUITES[report['suite']].description}",
-        f"{report['image']}, {width} x {height}; {report['threads']} thread(s), {report['device']}, "
-        f"{report['rounds']} rounds",
+        f"{report['image']}{size}; {report['threads']} thread(s), {report['device']}, {report['rounds']} rounds",
     ]
     if measurement.times:
         lines.append(f"{'':<24}{'median ms':>12}{'quartiles':>24}")

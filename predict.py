@@ -147,13 +147,11 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     if options.onnx and options.precision != "fp32":
         raise RunError(f"--precision {options.precision}: the precision of an --onnx file is fixed when it is exported")
     check_ray_options(parser, options)
+    if options.report and options.resume:
+        parser.error("--report shows photographs as they are scored, and --resume scores only some; leave out one")
     if options.resume and not options.ray and options.csv is None:
         parser.error("--resume goes on with the rows of --csv FILE; give the same one")
-    if options.report is None:
-        return
-    if options.resume:
-        parser.error("--report shows photographs as they are scored, and --resume scores only some; leave out one")
-    if launched_processes() > 1:
+    if options.report and launched_processes() > 1:
         parser.error("--report is written by a single process; run it with python, not torchrun")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +39,13 @@ def test_the_table_shows_the_limit_and_both_implementations(photograph_file, tmp
     for word in ("bare_decode", "plain", "ours", "speedup", "ratio_to_decode", "700 x 500"):
         assert word in output
     assert json.loads((tmp_path / "x.json").read_text())["suite"] == "views"
+
+
+def test_the_table_names_the_photographs_that_were_read(photograph_file, trained, capsys):
+    folder = Path(photograph_file).parent
+    words = ["--suite=map", f"--checkpoint={trained.best}", f"--photographs={folder}", "--rounds=1"]
+    assert benchmark.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"{folder}; ")
 
 
 @pytest.mark.slow

@@ -255,6 +255,7 @@ def test_an_exported_network_has_the_page_of_its_checkpoint(exported, folder, tm
     ("words", "message"),
     [
         (["--report=page.html", "--csv=scores.csv", "--resume"], "--resume scores only some"),
+        (["--report=page.html", "--resume"], "--resume scores only some"),
         (["--report=page.html", "--ray", "--out=results"], "--ray only writes Parquet into --out; leave out --report"),
         (["--report=page.txt"], "not the name of a page"),
         (["--report=-"], "not the name of a page"),
