@@ -23,9 +23,11 @@ sys.path.insert(0, str(ROOT))
 
 from data.decode import decode_rgb  # noqa: E402
 from data.files import replace_file  # noqa: E402
+from data.label_files import TableError  # noqa: E402
 from data.tables import load_table  # noqa: E402
 from models.imagenet import packaged_state_dict  # noqa: E402
 from utils.calibration import fit_calibration  # noqa: E402
+from utils.command_line import entry_point  # noqa: E402
 from utils.progress import progress_bar  # noqa: E402
 from utils.reporting.measures import group_report, measure, measures_table  # noqa: E402
 
@@ -78,7 +80,8 @@ def ridge(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int = 0) -> np.n
     return predict(order, PENALTIES[int(np.argmin(errors))], test)
 
 
-def main() -> None:
+@entry_point
+def main(args: list[str] | None = None) -> int:
     """Measure both controls on the test split of one source."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -86,8 +89,10 @@ def main() -> None:
     parser.add_argument("table", type=Path, help="label table of `prepare.py labels`")
     parser.add_argument("--source", default="BIQ2021", help="data set of the table")
     parser.add_argument("--json", type=Path, help="write the measures here as well")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     frame = load_table("csv", options.table.parent, metadata=options.table).frame
+    if "source" not in frame or options.source not in set(frame["source"]):
+        raise TableError(f"{options.table}: no images of the source {options.source}")
     frame = frame[frame["source"] == options.source]
     training, test = frame[frame["split"] != "test"], frame[frame["split"] == "test"]
     x = features(frame["path"].tolist(), options.table.with_name(f"features_{options.source}.npz"))
@@ -109,7 +114,8 @@ def main() -> None:
     print(measures_table(report["ridge on ImageNet features, within groups"]))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

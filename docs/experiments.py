@@ -22,6 +22,11 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from utils.command_line import entry_point, integer  # noqa: E402
+from utils.errors import RunError  # noqa: E402
+
 SEEDS = (0, 1, 2)
 UNLIMITED_EPOCHS = "--num_epochs 1000 --schedule step --decay_interval 1000 --ema 0"
 TARGET_SRCC = 0.6  # on the validation images; the table has the time to reach it
@@ -106,7 +111,7 @@ def run(command: str, seconds: float | None = None) -> str:
     """Run an entry point on one thread and return its output; after some seconds, if given, stop it with SIGTERM.
 
     Raises:
-        SystemExit: it failed; the message has the last lines of its output.
+        RunError: it failed; the message has the last lines of its output.
     """
     process = subprocess.Popen(
         [sys.executable, *shlex.split(command)],
@@ -124,9 +129,7 @@ def run(command: str, seconds: float | None = None) -> str:
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate()
     if process.returncode not in ((143,) if stopped else (0,)):
-        raise SystemExit(
-            f"{command} ended with {process.returncode}:\n" + "\n".join((output + errors).splitlines()[-8:])
-        )
+        raise RunError(f"{command} ended with {process.returncode}:\n" + "\n".join((output + errors).splitlines()[-8:]))
     return output
 
 
@@ -184,7 +187,8 @@ def markdown(results: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+@entry_point
+def main(args: list[str] | None = None) -> int:
     """Produce a table; with --commands only print its commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -194,9 +198,9 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=75, metavar="S", help="time of each training run, start-up included"
     )
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time, one core each")
+    parser.add_argument("--jobs", type=integer(1), default=2, metavar="N", help="runs at a time, one core each")
     parser.add_argument("--commands", action="store_true", help="only print the commands of every row")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     # A teacher comes before the rows that learn from it.
     rows = [(row, seed) for row in TABLES[options.table] for seed in SEEDS]
     if options.commands:
@@ -205,7 +209,7 @@ def main() -> None:
             if all(row.name != other.teacher for other in TABLES[options.table]):
                 del lines["teach"]
             print("\n".join(f"python {command}" for command in lines.values()))
-        return
+        return 0
     if not (ROOT / "demo_data" / "uhd-iqa-metadata.csv").exists():
         run("prepare.py synthetic --out demo_data")
     for command in dict.fromkeys(commands(row, seed, options.out)["pack"] for row, seed in rows):
@@ -214,7 +218,8 @@ def main() -> None:
         results = pd.DataFrame(pool.map(lambda run: result_of(*run, options.out, options.seconds), rows))
     results.to_csv(ROOT / options.out / f"{options.table}.csv", index=False)
     print(markdown(results))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,7 +7,7 @@
 tested on the fourth, four times for each seed; two contents of the training folds select the epoch. The scores of
 every run are kept in docs/opinions_scores.csv: a run whose scores are there is skipped, so the same command resumes an
 interrupted table, prints a finished one without training, and with another --scores trains everything again. --row
-NAME makes one row alone.
+NAME makes one row.
 """
 
 import argparse
@@ -26,11 +26,14 @@ from scipy import stats
 
 sys.path.insert(0, str(ROOT))
 
-from data.files import write_csv
+from data.files import listing, write_csv
+from data.label_files import TableError, read_labels
+from utils.command_line import entry_point, integer
+from utils.errors import RunError
+from utils.reporting.folds import Contents, table_of
 
 FOLDS = (0, 1, 2, 3)
 VALIDATION_CONTENTS = 2
-RESAMPLES = 1000
 BASE = "three branches"
 CONFIG = "configs/sr4kiqa.yaml"
 SCORES = ROOT / "docs" / "opinions_scores.csv"
@@ -89,6 +92,24 @@ TABLES = {
         Row("BIQ2021 first", start="BIQ2021"),
     ],
 }
+
+
+def read_opinions(file: Path) -> pd.DataFrame:
+    """Return a label table of `prepare.py labels`, with `fold` as a number.
+
+    Raises:
+        TableError: it is missing or damaged, has no column of folds or contents, or no image of SR4KIQA.
+    """
+    remedy = f"write it with: python prepare.py labels SR4KIQA=FOLDER --out {file}"
+    if not file.is_file():
+        raise TableError(f"{file}: no such file; {remedy}")
+    table = read_labels("csv", file, "image", "mos", "split")
+    missing = {"source", "group", "fold"} - set(table)
+    if missing:
+        raise TableError(f"{file}: no column {listing(sorted(missing))}; {remedy}")
+    if "SR4KIQA" not in set(table["source"]):
+        raise TableError(f"{file}: no image of SR4KIQA; {remedy}")
+    return table.assign(fold=pd.to_numeric(table["fold"]))
 
 
 def fold_table(opinions: pd.DataFrame, fold: int) -> pd.DataFrame:
@@ -166,7 +187,7 @@ def simulate(opinions: pd.DataFrame, out: Path) -> None:
     """Make a data set of simulated opinions from photographs of BIQ2021's training split, unless it is there."""
     photographs = opinions[(opinions["source"] == "BIQ2021") & (opinions["split"] == "train")]
     if photographs.empty:
-        raise SystemExit("the row `simulated opinions first` needs BIQ2021 in the label table")
+        raise TableError("the row `simulated opinions first` needs BIQ2021 in the label table")
     chosen = out / "photographs"
     chosen.mkdir(parents=True, exist_ok=True)
     for image in photographs["image"].sort_values().iloc[:: len(photographs) // PRETRAINING_PHOTOGRAPHS]:
@@ -175,65 +196,6 @@ def simulate(opinions: pd.DataFrame, out: Path) -> None:
             link.symlink_to(image)
     if not (out / "simulated" / "uhd-iqa-metadata.csv").exists():
         run(f"prepare.py synthetic --photographs {chosen} --scenes {PRETRAINING_PHOTOGRAPHS} --out {out}/simulated")
-
-
-class Contents:
-    """Predictions of all folds, to measure and to resample by content.
-
-    Args:
-        tables: predictions by (fold, seed), with `score`, `mos` and `group`.
-    """
-
-    def __init__(self, tables: dict[tuple[int, int], pd.DataFrame]):
-        self.rows = {
-            key: [part[["score", "mos"]].to_numpy() for _, part in table.groupby("group")]
-            for key, table in tables.items()
-        }
-
-    def drawn(self, generator: np.random.Generator | None) -> dict[int, np.ndarray]:
-        """Return for each fold the positions of its contents, drawn with replacement; each once without a generator."""
-        sizes = {fold: len(groups) for (fold, _), groups in self.rows.items()}
-        if generator is None:
-            return {fold: np.arange(size) for fold, size in sizes.items()}
-        return {fold: generator.integers(0, size, size) for fold, size in sizes.items()}
-
-    def measure(self, drawn: dict[int, np.ndarray]) -> dict[str, float]:
-        """Return the means over folds and seeds: SRCC and PLCC of a fold's images, and SRCC within contents."""
-        values = []
-        for (fold, _), groups in self.rows.items():
-            parts = [groups[position] for position in drawn[fold]]
-            scores, mos = np.concatenate(parts).T
-            within = [stats.spearmanr(*part.T).statistic for part in parts]
-            values.append(
-                (stats.spearmanr(scores, mos).statistic, stats.pearsonr(scores, mos).statistic, np.nanmean(within))
-            )
-        return dict(zip(("SRCC", "PLCC", "within"), np.mean(values, axis=0).tolist(), strict=True))
-
-
-def table_of(rows: dict[str, Contents], options: dict[str, str], seed: int = 0) -> str:
-    """Return a table of means with 95 % intervals, and of paired differences from the first row."""
-    generator = np.random.default_rng(seed)
-    first = next(iter(rows))
-    draws = [rows[first].drawn(generator) for _ in range(RESAMPLES)]
-    resampled = {
-        name: np.array([contents.measure(drawn)["SRCC"] for drawn in draws]) for name, contents in rows.items()
-    }
-    lines = [
-        "| | options | SRCC | PLCC | SRCC within contents | SRCC, less that of the first row |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, contents in rows.items():
-        measures = contents.measure(contents.drawn(None))
-        low, high = np.percentile(resampled[name], [2.5, 97.5])
-        difference = measures["SRCC"] - rows[first].measure(rows[first].drawn(None))["SRCC"]
-        limits = np.percentile(resampled[name] - resampled[first], [2.5, 97.5])
-        compared = "" if name == first else f"{difference:+.3f} [{limits[0]:+.3f}, {limits[1]:+.3f}]"
-        shown = f"`{options[name]}`" if options.get(name) else ""
-        lines.append(
-            f"| {name} | {shown} | {measures['SRCC']:.3f} [{low:.3f}, {high:.3f}] | {measures['PLCC']:.3f} "
-            f"| {measures['within']:.3f} | {compared} |"
-        )
-    return "\n".join(lines)
 
 
 def file_sizes(opinions: pd.DataFrame, folder: Path) -> Contents:
@@ -246,6 +208,7 @@ def train_all(
     runs: list[tuple[Row, int, int]], opinions: pd.DataFrame, folder: Path, out: Path, jobs: int, scores: Scores
 ) -> None:
     """Pack what the runs read, then train and test them, some at a time, and keep their scores."""
+    out.mkdir(parents=True, exist_ok=True)
     opinions = opinions.assign(image=[os.path.abspath(folder / image) for image in opinions["image"]])
     for fold in FOLDS:
         write_csv(out / f"fold{fold}.csv", fold_table(opinions, fold))
@@ -255,7 +218,7 @@ def train_all(
     if "BIQ2021" in starts:
         others = opinions[opinions["source"] != "SR4KIQA"]
         if set(others["source"]) != {"BIQ2021", "simulated"}:
-            raise SystemExit("the row `BIQ2021 first` needs a label table of BIQ2021, SR4KIQA and simulated alone")
+            raise TableError("the row `BIQ2021 first` needs a label table of BIQ2021, SR4KIQA and simulated alone")
         write_csv(out / "biq2021.csv", others[["image", "mos", "split", "source", "group"]])
     for step in ("pack", "pretrain"):
         for command in dict.fromkeys(lines[step] for lines in (commands(*job, out) for job in runs) if step in lines):
@@ -271,7 +234,8 @@ def train_all(
         list(pool.map(finish, runs))
 
 
-def main() -> None:
+@entry_point
+def main(args: list[str] | None = None) -> int:
     """Produce a table; with --commands only print its commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -280,32 +244,43 @@ def main() -> None:
     parser.add_argument("opinions", type=Path, help="label table of `prepare.py labels`")
     parser.add_argument("--out", type=Path, default=Path("experiments/opinions"), metavar="DIR", help="packs and runs")
     parser.add_argument("--scores", type=Path, default=SCORES, metavar="CSV", help="where the scores are kept")
-    parser.add_argument("--row", metavar="NAME", help="make this row alone (the table compares it with the first)")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at a time, one core each")
+    parser.add_argument("--row", metavar="NAME", help="only this row, beside the first, which it is compared with")
+    parser.add_argument(
+        "--seeds", type=integer(1, len(SEEDS)), default=len(SEEDS), metavar="N", help="the first N of three seeds"
+    )
+    parser.add_argument("--jobs", type=integer(1), default=2, metavar="N", help="runs at a time, one core each")
+    parser.add_argument("--finished", action="store_true", help="train nothing; show the rows whose runs are all kept")
     parser.add_argument("--commands", action="store_true", help="only print the commands of every row")
-    options = parser.parse_args()
-    rows = [row for row in TABLES[options.table] if options.row in (None, row.name)]
-    if not rows:
+    options = parser.parse_args(args)
+    first, *others = TABLES[options.table]
+    rows = [first, *(row for row in others if options.row in (None, row.name))]
+    if options.row not in (None, first.name) and len(rows) == 1:
         parser.error(f"--row {options.row}: choose from {', '.join(row.name for row in TABLES[options.table])}")
-    runs = [(row, fold, seed) for seed in SEEDS for row in rows for fold in FOLDS]
+    seeds = SEEDS[: options.seeds]
+    runs = [(row, fold, seed) for seed in seeds for row in rows for fold in FOLDS]
     if options.commands:
         print("\n".join(f"python {line}" for run_ in runs for line in commands(*run_, options.out).values()))
-        return
-    options.out = options.out.resolve()
-    options.out.mkdir(parents=True, exist_ok=True)
-    opinions = pd.read_csv(options.opinions, dtype={"image": str})
+        return 0
+    opinions = read_opinions(options.opinions)
     folder = options.opinions.parent
     labels = opinions[opinions["source"] == "SR4KIQA"]
     scores = Scores(options.scores, labels)
     todo = [(row, fold, seed) for row, fold, seed in runs if scores.of(row.column(seed), fold) is None]
-    train_all(todo, opinions, folder, options.out, options.jobs, scores)
+    if options.finished:
+        unfinished = {row for row, _, _ in todo}
+        rows = [row for row in rows if row not in unfinished]
+        if first not in rows:
+            raise RunError(f"no row can be compared yet: `{first.name}` is not finished with {options.seeds} seeds")
+    else:
+        train_all(todo, opinions, folder, options.out.resolve(), options.jobs, scores)
     measured = {
-        row.name: Contents({(fold, seed): scores.of(row.column(seed), fold) for fold in FOLDS for seed in SEEDS})
+        row.name: Contents({(fold, seed): scores.of(row.column(seed), fold) for fold in FOLDS for seed in seeds})
         for row in rows
     }
     measured["control: file size"] = file_sizes(labels, folder)
     print(table_of(measured, {row.name: row.options for row in rows}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,7 +3,7 @@
     python docs/runtimes.py
 
 The model of the repository is exported with `--half`, and reads decoded photographs of 20 x 20 to 6000 x 4000 pixels.
-It needs npm, and Chromium. The runtimes take turns, and every time is the median of their rounds.
+It needs requirements-dev.txt, npm and Chromium. The runtimes take turns, and every time is the median of their rounds.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "docs" / "scorer"))
 
 from build import HERE as SCORER  # noqa: E402
-from build import serve  # noqa: E402
+from build import install_packages, serve  # noqa: E402
 
-from data.seeding import Purpose, derive_generator  # noqa: E402
-from data.synthetic import render_scene  # noqa: E402
 from utils.checkpoint import OWN_MODEL, load_model  # noqa: E402
-from utils.export.onnx_graph import CHECKED_SIZES, export_onnx  # noqa: E402
+from utils.command_line import entry_point, integer  # noqa: E402
+from utils.errors import RunError  # noqa: E402
+from utils.export.onnx_graph import CHECKED_SIZES, cut_photographs, export_onnx  # noqa: E402
 from utils.export.onnx_runtime import open_session  # noqa: E402
 from utils.loaded_model import LoadedModel  # noqa: E402
 
@@ -52,10 +53,29 @@ IN_BROWSER = """async () => {
 }"""
 
 
+@contextmanager
+def launched_browser() -> Iterator:
+    """Launch Chromium, driven by playwright, and close it.
+
+    Raises:
+        RunError: one of them is missing.
+    """
+    try:
+        from playwright.sync_api import sync_playwright  # not needed for the other functions
+    except ImportError as error:
+        raise RunError("playwright is missing: pip install -r requirements-dev.txt") from error
+    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if binary is None:
+        raise RunError("Chromium is missing (Debian: apt-get install chromium)")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 def write_photographs(folder: Path, sizes: tuple[tuple[int, int], ...]) -> dict[str, np.ndarray]:
     """Write decoded photographs, cut out of one rendered scene, and their list; return them by file name."""
-    scene = render_scene(derive_generator(Purpose.SCENE, 0, 0), *np.max(sizes, axis=0))
-    photographs = {f"{w}x{h}.rgb": np.ascontiguousarray(scene[:h, :w]) for h, w in sizes}
+    photographs = {"{1}x{0}.rgb".format(*photograph.shape): photograph for photograph in cut_photographs(sizes)}
     for name, photograph in photographs.items():
         photograph.tofile(folder / name)
     listed = [{"name": name, "height": p.shape[0], "width": p.shape[1]} for name, p in photographs.items()]
@@ -120,16 +140,11 @@ def prepare(folder: Path, loaded: LoadedModel) -> None:
     """Put npm's packages, runtimes.mjs and the exported model into a folder.
 
     Raises:
-        SystemExit: npm is missing or fails.
+        RunError: npm is missing or fails.
     """
-    if shutil.which("npm") is None:
-        raise SystemExit("npm is missing (Debian: apt-get install npm)")
     for name in ("package.json", "package-lock.json", "runtimes.mjs"):
         shutil.copy(SCORER / name, folder)
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    finished = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
-    if finished.returncode:
-        raise SystemExit(f"npm ci failed: {finished.stderr.strip()}")
+    install_packages(folder)
     export_onnx(loaded, folder / "model.onnx", half=True)
 
 
@@ -182,27 +197,23 @@ def table_of(results: dict[str, list[Results]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+@entry_point
+def main(args: list[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="of which times are the medians (default: 3)"
+        "--rounds", type=integer(1), default=3, metavar="N", help="of which times are the medians (default: 3)"
     )
-    options = parser.parse_args()
-    from playwright.sync_api import sync_playwright  # not needed to import this module
-
-    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if binary is None:
-        raise SystemExit("Chromium is missing (Debian: apt-get install chromium)")
-    with tempfile.TemporaryDirectory() as name, sync_playwright() as started:
+    options = parser.parse_args(args)
+    with tempfile.TemporaryDirectory() as name, launched_browser() as browser:
         folder, loaded = Path(name), load_model(OWN_MODEL)
         prepare(folder, loaded)
-        browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
         print(table_of(compare(browser, folder, loaded, CHECKED_SIZES, options.rounds)))
         print(f"\nmodel.onnx: {(folder / 'model.onnx').stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

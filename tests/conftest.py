@@ -20,6 +20,7 @@ from data.views import ViewSpec
 from models import build_model
 from utils.calibration import Calibration
 from utils.checkpoint import load_model
+from utils.errors import RunError
 from utils.export import onnx_graph
 from utils.reporting import measures
 from utils.weights_file import write_weights_file
@@ -179,14 +180,11 @@ def photographs(tmp_path, photograph):
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by playwright; tests are skipped on a machine without it."""
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if binary is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    try:
+        with load_script("runtimes").launched_browser() as browser:
+            yield browser
+    except RunError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

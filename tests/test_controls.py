@@ -1,7 +1,6 @@
 """docs/controls.py: a ridge regression finds a linear relation, and features are computed once."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,8 @@ import pandas as pd
 import pytest
 from docs_scripts import load_script
 from PIL import Image
+
+from utils.errors import EXIT_UNUSABLE_INPUT
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,17 @@ def table(tmp_path) -> Path:
 def test_both_controls_are_measured_and_features_are_kept(controls, table, monkeypatch, capsys):
     monkeypatch.setattr(controls, "CHOICE", 5)
     out = table.with_name("controls.json")
-    monkeypatch.setattr(sys, "argv", ["controls.py", str(table), "--json", str(out)])
-    controls.main()
+    arguments = [str(table), "--json", str(out)]
+    assert controls.main(arguments) == 0
     report = json.loads(out.read_text())
     assert report["group alone"]["SRCC"] > 0.7  # opinions rise with the group
     assert set(report["ridge on ImageNet features, within groups"]) == {"ss00", "ss01"}
     first = capsys.readouterr().out
     monkeypatch.setattr(controls, "decode_rgb", None)  # would fail if a photograph were read again
-    controls.main()
+    assert controls.main(arguments) == 0
     assert capsys.readouterr().out == first
+
+
+def test_a_source_that_the_table_lacks_is_one_error(controls, table, capsys):
+    assert controls.main([str(table), "--source", "SPAQ"]) == EXIT_UNUSABLE_INPUT
+    assert capsys.readouterr().err == f"error: {table}: no images of the source SPAQ\n"

@@ -4,6 +4,8 @@ import pandas as pd
 import pytest
 from docs_scripts import load_script, parse_command
 
+from utils.errors import RunError
+
 
 @pytest.fixture(scope="module")
 def experiments():
@@ -45,7 +47,7 @@ def test_the_table_has_means_and_ranges(experiments):
 
 
 def test_a_command_that_fails_is_reported_with_its_last_lines(experiments):
-    with pytest.raises(SystemExit, match="no such thing"):
+    with pytest.raises(RunError, match="no such thing"):
         experiments.run("-c 'raise SystemExit(\"no such thing\")'")
     assert experiments.run("-c 'print(7)'") == "7\n"
 

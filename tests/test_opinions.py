@@ -8,6 +8,9 @@ import pytest
 from docs_scripts import load_script, parse_command
 
 from data.known_datasets import SR4KIQA_FOLDS
+from data.label_files import TableError
+from utils.errors import EXIT_UNUSABLE_INPUT
+from utils.reporting import folds
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +22,12 @@ def opinions():
 def labels() -> pd.DataFrame:
     contents = [(content, fold) for fold, names in enumerate(SR4KIQA_FOLDS) for content in names for _ in range(3)]
     table = pd.DataFrame(contents, columns=["group", "fold"])
-    table = table.assign(image=[f"{n}.jpg" for n in range(72)], mos=np.arange(72) % 5.0, source="SR4KIQA", split="x")
-    return pd.concat([table, table.assign(source="BIQ2021", image="other.jpg")], ignore_index=True)
+    table = table.assign(
+        image=[f"{n}.jpg" for n in range(72)], mos=np.arange(72) % 5.0, source="SR4KIQA", split="train"
+    )
+    return pd.concat(
+        [table, table.assign(source="BIQ2021", image=[f"other{n}.jpg" for n in range(72)])], ignore_index=True
+    )
 
 
 def test_every_command_parses_and_every_row_has_its_own_run(opinions):
@@ -51,7 +58,7 @@ def test_a_start_on_biq2021_reads_every_opinion_but_those_of_sr4kiqa(opinions, l
     commands = []
     monkeypatch.setattr(opinions, "run", commands.append)
     monkeypatch.setattr(opinions, "train_and_test", lambda *_: pd.Series(dtype=float))
-    with pytest.raises(SystemExit, match="needs a label table of BIQ2021, SR4KIQA and simulated"):
+    with pytest.raises(TableError, match="needs a label table of BIQ2021, SR4KIQA and simulated"):
         opinions.train_all(runs, labels, tmp_path, tmp_path, 1, None)
     simulated = labels[labels["source"] == "BIQ2021"].assign(source="simulated")
     scores = opinions.Scores(tmp_path / "scores.csv", labels[labels["source"] == "SR4KIQA"])
@@ -68,28 +75,6 @@ def test_every_content_is_tested_once_and_never_divided(opinions, labels):
         assert table.groupby("split")["group"].nunique().to_dict() == {"test": 6, "train": 16, "val": 2}
     tested = [content for table in folds for content in table.loc[table["split"] == "test", "group"].unique()]
     assert sorted(tested) == sorted(content for names in SR4KIQA_FOLDS for content in names)
-
-
-def scored(noise: float, seed: int) -> dict[tuple[int, int], pd.DataFrame]:
-    generator = np.random.default_rng(seed)
-    tables = {}
-    for fold in range(4):
-        mos = generator.normal(size=120)
-        table = pd.DataFrame({"mos": mos, "score": mos + noise * generator.normal(size=120)})
-        tables[fold, 0] = table.assign(group=np.arange(120) // 20)
-    return tables
-
-
-def test_the_table_has_intervals_and_paired_differences(opinions, monkeypatch):
-    monkeypatch.setattr(opinions, "RESAMPLES", 200)
-    rows = {"good": opinions.Contents(scored(0.2, 1)), "bad": opinions.Contents(scored(2.0, 1))}
-    first, second = opinions.table_of(rows, {"bad": "--shared_trunk"}).splitlines()[2:]
-    good = opinions.Contents(scored(0.2, 1)).measure({fold: np.arange(6) for fold in range(4)})
-    assert first.startswith(f"| good |  | {good['SRCC']:.3f} [")
-    assert first.endswith("|  |")
-    assert "| `--shared_trunk` |" in second
-    assert second.split("|")[-2].strip().startswith("-")  # worse, and its interval is below zero
-    assert float(second.split("|")[-2].split(",")[1].strip(" ]")) < 0
 
 
 def test_a_run_is_finished_when_all_its_scores_are_kept(opinions, labels, tmp_path):
@@ -116,19 +101,47 @@ def test_a_finished_table_is_printed_without_training(opinions, labels, tmp_path
     scores = opinions.Scores(tmp_path / "scores.csv", own)
     for seed in opinions.SEEDS:
         scores.add(f"three branches, seed {seed}", pd.Series(np.arange(72.0), index=own["image"].to_list()))
-    monkeypatch.setattr(opinions, "RESAMPLES", 20)
+    monkeypatch.setattr(folds, "RESAMPLES", 20)
     monkeypatch.setattr(opinions, "run", lambda command: pytest.fail(f"ran {command}"))
     arguments = ["branches", "opinions.csv", "--row", "three branches", "--scores", "scores.csv", "--out", "out"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["opinions.py", *arguments])
-    opinions.main()
+    assert opinions.main(arguments) == 0
     assert "| three branches |" in capsys.readouterr().out
 
 
-def test_the_same_row_twice_differs_by_nothing(opinions, monkeypatch):
-    monkeypatch.setattr(opinions, "RESAMPLES", 50)
-    rows = {name: opinions.Contents(scored(1.0, 2)) for name in ("one", "same")}
-    assert opinions.table_of(rows, {}).splitlines()[3].endswith("| +0.000 [+0.000, +0.000] |")
+def test_rows_that_are_not_finished_can_be_left_out(opinions, labels, tmp_path, monkeypatch, capsys):
+    labels = labels.assign(mos=np.arange(len(labels)) % 7)
+    for image in labels["image"].unique():
+        (tmp_path / image).write_bytes(b"x" * 3)
+    labels.to_csv(tmp_path / "opinions.csv", index=False)
+    own = labels[labels["source"] == "SR4KIQA"]
+    scores = opinions.Scores(tmp_path / "scores.csv", own)
+    for name in ("three branches, seed 0", "salient alone, seed 0"):
+        scores.add(name, pd.Series(np.arange(72.0), index=own["image"].to_list()))
+    monkeypatch.setattr(folds, "RESAMPLES", 20)
+    monkeypatch.setattr(opinions, "run", lambda command: pytest.fail(f"ran {command}"))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["branches", "opinions.csv", "--finished", "--scores", "scores.csv"]
+    assert opinions.main(arguments) == EXIT_UNUSABLE_INPUT
+    assert "no row can be compared yet" in capsys.readouterr().err
+    assert opinions.main([*arguments, "--seeds", "1"]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:-1]
+    assert [row.split("|")[1].strip() for row in rows] == ["three branches", "salient alone"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; write it with: python prepare.py labels"),
+        ("image,mos\na.jpg,1\n", "no column fold, group, source; write it with: python prepare.py labels"),
+        ("image,mos,split,source,group,fold\na.jpg,1,train,BIQ2021,ss01,\n", "no image of SR4KIQA"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_error(opinions, content, message, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "labels.csv").write_text(content)
+    assert opinions.main(["branches", str(tmp_path / "labels.csv")]) == EXIT_UNUSABLE_INPUT
+    assert message in capsys.readouterr().err
 
 
 def test_the_size_of_the_file_is_a_control(opinions, labels, tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -51,10 +52,16 @@ def files_of(folder: Path) -> set[Path]:
 @pytest.mark.slow
 def test_it_runs(notebook, tmp_path):
     clone = tmp_path / "UIQA"  # what a reader has: the files of the repository, and nothing that was made in it
-    skipped = shutil.ignore_patterns(
-        ".venv", ".git", "demo_data", "demo", "node_modules", "dist", "__pycache__", "tests"
-    )
-    shutil.copytree(DOCS.parent, clone, ignore=skipped)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=DOCS.parent,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in listed.strip("\0").split("\0"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(DOCS.parent / name, clone / name)
     before = files_of(clone)
     fresh = nbformat.read(NOTEBOOK, as_version=4)
     for cell in fresh.cells:

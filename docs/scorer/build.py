@@ -20,6 +20,8 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from data.files import write_json  # noqa: E402
 from utils.checkpoint import OWN_MODEL, load_model  # noqa: E402
+from utils.command_line import entry_point  # noqa: E402
+from utils.errors import RunError  # noqa: E402
 from utils.export.onnx_graph import export_onnx  # noqa: E402
 
 PAGE = ("index.html", "style.css", "app.js", "colours.js", "worker.js")
@@ -27,16 +29,28 @@ RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-thre
 SCALE = (0.0, 1.0)  # of BIQ2021's opinions, on which the model scores
 
 
+def install_packages(folder: Path, *options: str) -> None:
+    """Install the packages of a folder's package-lock.json with npm.
+
+    Raises:
+        RunError: npm is missing or fails.
+    """
+    if shutil.which("npm") is None:
+        raise RunError("npm is missing (Debian: apt-get install npm)")
+    command = ["npm", "ci", *options, "--no-audit", "--no-fund", "--ignore-scripts"]
+    finished = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
+    if finished.returncode:
+        raise RunError(f"npm ci failed in {folder}: {finished.stderr.strip()}")
+
+
 def build(dist: Path, checkpoint: Path = OWN_MODEL) -> None:
     """Write the page; the model is exported again only if the checkpoint is newer.
 
     Raises:
-        SystemExit: npm is missing or fails.
+        RunError: npm is missing or fails.
     """
     if not (HERE / "node_modules").is_dir():
-        if shutil.which("npm") is None:
-            raise SystemExit("npm is missing (Debian: apt-get install npm); it installs onnxruntime-web, 14 MB")
-        subprocess.run(["npm", "ci", "--omit=dev", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=HERE, check=True)
+        install_packages(HERE, "--omit=dev")
     dist.mkdir(parents=True, exist_ok=True)
     for name in PAGE:
         shutil.copy(HERE / name, dist)
@@ -87,7 +101,8 @@ def serve(dist: Path, port: int) -> ThreadingHTTPServer:
     return ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, directory=dist))
 
 
-def main() -> None:
+@entry_point
+def main(args: list[str] | None = None) -> int:
     """Build the page and serve it until Ctrl-C."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -95,20 +110,21 @@ def main() -> None:
     parser.add_argument("--dist", type=Path, default=HERE / "dist", metavar="DIR", help="the page's folder")
     parser.add_argument("--port", type=int, default=8000, help="of the server (default: 8000)")
     parser.add_argument("--no_serve", action="store_true", help="only build")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     build(options.dist)
     if options.no_serve:
-        return
+        return 0
     try:
         server = serve(options.dist, options.port)
     except OSError as error:
-        raise SystemExit(f"port {options.port} cannot be used ({error}); choose another with --port") from error
+        raise RunError(f"port {options.port} cannot be used ({error}); choose another with --port") from error
     print(f"Open http://127.0.0.1:{server.server_port}/ (Ctrl-C stops the server)", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
         print()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

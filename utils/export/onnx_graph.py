@@ -4,7 +4,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import replace
@@ -119,10 +119,8 @@ def largest_photograph_difference(loaded: LoadedModel, session) -> float:
     Score, quality and maps are each compared relative to the largest expected value, or to 1 if that is less. A place
     of a map counts a tenth: a grey level that is rounded otherwise moves one place more than the whole.
     """
-    scene = render_scene(derive_generator(Purpose.SCENE, 0, 0), *CHECKED_SIZES[-1])  # the others are cut out of it
     differences = []
-    for height, width in CHECKED_SIZES:
-        photograph = np.ascontiguousarray(scene[:height, :width])
+    for photograph in cut_photographs(CHECKED_SIZES):
         expected = loaded.score(photograph, maps=True)
         names = [output.name for output in session.get_outputs()]
         actual = dict(zip(names, session.run(names, {PHOTOGRAPH: photograph}), strict=True))
@@ -131,6 +129,13 @@ def largest_photograph_difference(loaded: LoadedModel, session) -> float:
         pairs += [(actual[MAP_PREFIX + view][0], points, 0.1) for view, points in expected.maps.items()]
         differences += [weight * np.abs(a - e).max() / max(1.0, np.abs(e).max()) for a, e, weight in pairs]
     return float(np.max(differences))  # NaN if any is
+
+
+def cut_photographs(sizes: Sequence[tuple[int, int]]) -> Iterator[np.ndarray]:
+    """Yield photographs of some sizes (height, width), cut out of one rendered scene: (H, W, 3) uint8, contiguous."""
+    scene = render_scene(derive_generator(Purpose.SCENE, 0, 0), *np.max(sizes, axis=0))
+    for height, width in sizes:
+        yield np.ascontiguousarray(scene[:height, :width])
 
 
 def noise(spec: ViewSpec, batch: int) -> dict[str, torch.Tensor]:
