@@ -24,7 +24,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from utils.command_line import entry_point, integer  # noqa: E402
+from utils.command_line import entry_point, integer, number  # noqa: E402
 from utils.errors import RunError  # noqa: E402
 
 SEEDS = (0, 1, 2)
@@ -196,7 +196,11 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("table", choices=list(TABLES))
     parser.add_argument("--out", default="experiments", metavar="DIR", help="folder of packs, runs and tables")
     parser.add_argument(
-        "--seconds", type=float, default=75, metavar="S", help="time of each training run, start-up included"
+        "--seconds",
+        type=number(0, above=True),
+        default=75,
+        metavar="S",
+        help="time of each training run, start-up included",
     )
     parser.add_argument("--jobs", type=integer(1), default=2, metavar="N", help="runs at a time, one core each")
     parser.add_argument("--commands", action="store_true", help="only print the commands of every row")

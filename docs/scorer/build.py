@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent.parent))
 
 from data.files import write_json  # noqa: E402
 from utils.checkpoint import OWN_MODEL, load_model  # noqa: E402
-from utils.command_line import entry_point  # noqa: E402
+from utils.command_line import entry_point, integer  # noqa: E402
 from utils.errors import RunError  # noqa: E402
 from utils.export.onnx_graph import export_onnx  # noqa: E402
 
@@ -108,7 +108,7 @@ def main(args: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--dist", type=Path, default=HERE / "dist", metavar="DIR", help="the page's folder")
-    parser.add_argument("--port", type=int, default=8000, help="of the server (default: 8000)")
+    parser.add_argument("--port", type=integer(0, 65535), default=8000, help="of the server (default: 8000)")
     parser.add_argument("--no_serve", action="store_true", help="only build")
     options = parser.parse_args(args)
     build(options.dist)
