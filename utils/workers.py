@@ -37,18 +37,28 @@ def worker_failures() -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        # torch says "exited unexpectedly" when it was waiting for the worker; the cause then has the signal.
-        text = str(error.__cause__ if isinstance(error.__cause__, RuntimeError) else error)
-        message = _explain(text) if "DataLoader worker" in text else None
+    except Exception as error:
+        # Of an error raised while another was being handled, the first cause knows the signal: torch says "exited
+        # unexpectedly" when it was waiting for the worker, and a lock that was being taken says something else.
+        messages = [_explain(str(link)) for link in _chain(error) if isinstance(link, RuntimeError)]
+        message = next((message for message in reversed(messages) if message), None)
         if message is None:
             raise
         traceback.clear_frames(error.__traceback__)  # they refer to the loader, which now ends the other workers
         raise RunError(message) from error
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it followed from, the first cause last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _explain(text: str) -> str | None:
     """Return torch's message as one line with the remedy; None if it is about something else."""
+    if "DataLoader worker" not in text:
+        return None
     if "shared memory" in text or "Bus error" in text:
         return (
             "a data worker has no shared memory left: enlarge /dev/shm (docker run --shm-size 8g), or use "

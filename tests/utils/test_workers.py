@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from functools import partial
 
 import pytest
@@ -49,6 +50,23 @@ def test_batches_are_those_of_the_collate_function():
 def test_a_killed_worker_is_one_line_with_the_remedy():
     with pytest.raises(RunError, match=r"^DataLoader worker .*killed by signal: Killed, perhaps .*--num_workers"):
         load(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_the_cause_is_named_when_the_signal_interrupts_a_lock_that_is_being_taken():
+    """torch raises wherever the main thread is; what is interrupted may fail while it is left."""
+    with pytest.raises(RunError, match="killed by signal: Killed"), worker_failures():
+        try:
+            raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
+        finally:
+            threading.RLock().release()
+
+
+def test_an_error_that_followed_from_another_passes_unchanged():
+    with pytest.raises(RuntimeError, match="un-acquired lock"), worker_failures():
+        try:
+            raise RuntimeError("the graph has two roots")
+        finally:
+            threading.RLock().release()
 
 
 def test_a_bus_error_is_a_lack_of_shared_memory():
