@@ -90,6 +90,27 @@ def photographs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def odd_photographs(photographs, tmp_path_factory) -> Path:
+    """Photographs that browsers read otherwise than Python, or not, and a file that is none."""
+    folder = tmp_path_factory.mktemp("odd")
+    (folder / "below").mkdir()
+    (folder / ".thumbnails").mkdir()
+    (folder / "notes.txt").write_text("not a photograph")
+    whole = (photographs / "plain.jpg").read_bytes()
+    (folder / ".thumbnails" / "small.jpg").write_bytes(whole)
+    for name in ("film behind.jpg", "below/film behind.jpg"):
+        (folder / name).write_bytes(whole + bytes(200_000))
+    scene = render_scene(np.random.default_rng(6), 300, 400)
+    exif = Image.Exif()
+    exif[ORIENTATION] = QUARTER_TURN
+    Image.fromarray(scene).save(folder / "turned.webp", quality=90, exif=exif)
+    Image.fromarray(np.dstack([scene, np.full(scene.shape[:2], 254, np.uint8)])).save(folder / "glass.png")
+    Image.new("RGB", (70_000, 4)).save(folder / "long.png")
+    (folder / "cut.png").write_bytes((folder / "glass.png").read_bytes()[:-50])
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(photographs) -> dict:
     loaded = load_model()
     return {name: loaded.score(photographs / name) for name in ("plain.jpg", ROTATED)}
@@ -136,7 +157,7 @@ class TestInABrowser:
         assert [url for url in requests if not url.startswith(("blob:", "data:"))] == []
 
     @staticmethod
-    def drop(page, folder: Path) -> None:
+    def drop(page, folder: Path, count: str = "3 of 3 done, 1 failed") -> None:
         files = [
             {"name": path.name, "content": base64.b64encode(path.read_bytes()).decode()}
             for path in sorted(folder.iterdir())
@@ -152,16 +173,20 @@ class TestInABrowser:
             files,
         )
         page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-        page.locator("#count", has_text="3 of 3 done, 1 failed").wait_for(timeout=120_000)
+        page.locator("#count", has_text=count).wait_for(timeout=120_000)
+
+    @staticmethod
+    def csv_rows(page, folder: Path) -> list[dict]:
+        with page.expect_download() as download:
+            page.click("#csv")
+        download.value.save_as(folder / "scores.csv")
+        with (folder / "scores.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
 
     def test_dropped_photographs_get_pythons_scores(self, opened, photographs, expected, tmp_path):
         self.drop(opened, photographs)
         assert opened.locator("#failures div").all_inner_texts() == ["broken.jpg: the file is cut short"]
-        with opened.expect_download() as download:
-            opened.click("#csv")
-        download.value.save_as(tmp_path / "scores.csv")
-        with (tmp_path / "scores.csv").open(newline="") as file:
-            rows = {row["image"]: row for row in csv.DictReader(file)}
+        rows = {row["image"]: row for row in self.csv_rows(opened, tmp_path)}
         assert rows["broken.jpg"]["error"] == "the file is cut short"
         for name, result in expected.items():
             assert float(rows[name]["score"]) == pytest.approx(result.score, abs=TOLERANCE)
@@ -192,6 +217,28 @@ class TestInABrowser:
         assert opened.inner_text("#detail-name") == worst_first[1]
         opened.keyboard.press("Escape")
         assert not opened.locator("#detail").is_visible()
+
+    @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)
+    def test_a_folder_gives_pythons_scores_or_says_why_not(self, opened, odd_photographs, tmp_path):
+        opened.set_input_files("#folder", odd_photographs)
+        count = opened.locator("#count", has_text="6 of 6 done, 3 failed, 1 other files ignored")
+        count.wait_for(timeout=120_000)
+        rows = {row["image"].partition("/")[2]: row for row in self.csv_rows(opened, tmp_path)}
+        assert list(rows) == sorted(rows)
+        loaded = load_model()
+        for name in ("below/film behind.jpg", "film behind.jpg", "turned.webp"):
+            quality = loaded.score(odd_photographs / name).quality
+            assert float(rows[name]["quality"]) == pytest.approx(quality, abs=TOLERANCE)
+        assert "transparent parts" in rows["glass.png"]["error"]
+        assert rows["long.png"]["error"] == "70000 x 4 pixels: a side is too long for this browser"
+        assert rows["cut.png"]["error"] == "the file is cut short"
+
+    @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)
+    def test_the_keyboard_stays_on_its_card_while_more_are_scored(self, opened, photographs):
+        self.drop(opened, photographs)
+        opened.locator(".card").first.focus()
+        self.drop(opened, photographs, "6 of 6 done, 2 failed")
+        assert opened.evaluate("document.activeElement.className") == "card"
 
     def test_a_turned_photograph_is_shown_upright(self, opened, photographs):
         self.drop(opened, photographs)

@@ -2,14 +2,19 @@
 import {colourLimit, paint, relative} from "./colours.js";
 
 const byId = id => document.getElementById(id);
-const model = await (await fetch(new URL("model.json", import.meta.url))).json();
 const entries = [];
 let count = 0; // of all photographs so far, also of those that were cleared
 let ready = false;
 let busy = null; // the entry being scored
 let shown = null; // the entry in the dialog
 let limit = 1;
+let ignored = 0; // files of folders that are no pictures
 
+byId("state").textContent = "Loading the model\u2026";
+const model = await fetch(new URL("model.json", import.meta.url)).then(response => response.json()).catch(error => {
+  unusable(`model.json: ${error.message}`);
+  throw error;
+});
 const worker = new Worker(new URL("worker.js", import.meta.url), {type: "module"});
 worker.onerror = event => unusable(event.message || "the worker cannot be started");
 worker.onmessage = ({data}) => {
@@ -17,6 +22,7 @@ worker.onmessage = ({data}) => {
   else if (data.type === "ready") start(data.threads);
   else if (data.type === "unusable") unusable(data.error);
   else if (data.type === "detail") showDetail(data);
+  else if (data.type === "no detail") showMissing(data);
   else finish(data);
 };
 
@@ -32,37 +38,45 @@ function unusable(error) {
   byId("state").textContent = `The model cannot be loaded: ${error}`;
 }
 
-// Files: chosen, dropped, or in dropped folders
-async function filesOf(items) {
-  const files = items.filter(item => item instanceof File);
-  const walk = async entry => {
-    if (entry.isFile) return files.push(await new Promise((resolve, reject) => entry.file(resolve, reject)));
-    const reader = entry.createReader();
-    for (;;) { // a reader returns at most a hundred entries at a time
-      const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!part.length) return undefined;
-      for (const child of part) await walk(child);
-    }
-  };
-  for (const item of items) if (!(item instanceof File)) await walk(item);
-  return files;
+// Files: chosen, dropped, or in chosen or dropped folders
+const isHidden = path => path.split("/").some(part => /^(\..*|@eaDir)$/.test(part));
+const byName = (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true});
+
+async function filesIn(entry) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [{file, name: entry.fullPath.slice(1)}];
+  }
+  const reader = entry.createReader();
+  const files = [];
+  for (;;) { // a reader returns at most a hundred entries at a time
+    const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!part.length) return files;
+    for (const child of part) files.push(...await filesIn(child));
+  }
+}
+
+function addFolder(files) { // as predict.py does: the pictures in it, by name
+  const visible = files.filter(({name}) => !isHidden(name));
+  const pictures = visible.filter(({file}) => file.type.startsWith("image/"));
+  ignored += visible.length - pictures.length;
+  add(pictures.sort(byName));
 }
 
 function add(files) {
-  for (const file of files) {
-    if (file.name.startsWith(".") || /^(Thumbs\.db|desktop\.ini)$/i.test(file.name)) continue;
-    entries.push({id: count++, file, name: file.webkitRelativePath || file.name, state: "waiting"});
-  }
+  for (const {file, name} of files) entries.push({id: count++, file, name, state: "waiting"});
   render();
   next();
 }
 
-for (const id of ["files", "folder"]) {
-  byId(id).addEventListener("change", event => {
-    add([...event.target.files]);
-    event.target.value = "";
-  });
-}
+byId("files").addEventListener("change", event => {
+  add([...event.target.files].map(file => ({file, name: file.name})));
+  event.target.value = "";
+});
+byId("folder").addEventListener("change", event => {
+  addFolder([...event.target.files].map(file => ({file, name: file.webkitRelativePath})));
+  event.target.value = "";
+});
 addEventListener("dragover", event => {
   event.preventDefault();
   document.body.classList.add("over");
@@ -74,7 +88,10 @@ addEventListener("drop", async event => {
   event.preventDefault();
   document.body.classList.remove("over");
   const items = [...event.dataTransfer.items].filter(item => item.kind === "file");
-  add(await filesOf(items.map(item => item.webkitGetAsEntry() || item.getAsFile())));
+  const dropped = items.map(item => ({entry: item.webkitGetAsEntry(), file: item.getAsFile()}));
+  const isFolder = ({entry}) => Boolean(entry) && entry.isDirectory;
+  add(dropped.filter(item => !isFolder(item)).map(({file}) => ({file, name: file.name})));
+  for (const {entry} of dropped.filter(isFolder)) addFolder(await filesIn(entry));
 });
 
 // The queue
@@ -89,10 +106,6 @@ function next() {
 
 function finish(data) {
   const entry = entries.find(candidate => candidate.id === data.id); // none if it was cleared
-  if (data.type === "failed" && entry && entry !== busy) { // the file vanished after it was scored
-    if (entry === shown) byId("detail-numbers").textContent = data.error;
-    return;
-  }
   busy = null;
   if (entry) {
     if (data.type === "failed") Object.assign(entry, {state: "failed", error: data.error});
@@ -115,12 +128,13 @@ const orders = {
   order: (a, b) => a.id - b.id,
   worst: (a, b) => quality(a) - quality(b) || a.id - b.id,
   best: (a, b) => quality(b) - quality(a) || a.id - b.id,
-  name: (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}) || a.id - b.id,
+  name: (a, b) => byName(a, b) || a.id - b.id,
 };
+const withoutMarks = name => name.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase(); // accents do not matter
 
 function visible() {
-  const wanted = byId("search").value.trim().toLowerCase();
-  const found = entries.filter(entry => entry.state !== "failed" && entry.name.toLowerCase().includes(wanted));
+  const wanted = withoutMarks(byId("search").value.trim());
+  const found = entries.filter(entry => entry.state !== "failed" && withoutMarks(entry.name).includes(wanted));
   const scored = found.filter(entry => entry.state === "scored").sort(orders[byId("sort").value]);
   return [...scored, ...found.filter(entry => entry.state !== "scored")];
 }
@@ -133,15 +147,19 @@ function render() { // at most once a frame, however many photographs finish
     planned = false;
     const failed = entries.filter(entry => entry.state === "failed");
     const done = entries.filter(entry => entry.state === "scored").length + failed.length;
-    byId("results").hidden = entries.length === 0;
+    byId("results").hidden = entries.length + ignored === 0;
     byId("queue").hidden = done === entries.length;
     byId("queue").value = done / Math.max(1, entries.length);
     const shownEntries = visible();
-    byId("count").textContent = `${done} of ${entries.length} done` + (failed.length ? `, ${failed.length} failed` : "");
+    const more = [[failed.length, "failed"], [ignored, "other files ignored"]].filter(([files]) => files);
+    byId("count").textContent = [`${done} of ${entries.length} done`, ...more.map(part => part.join(" "))].join(", ");
+    byId("none").hidden = shownEntries.length > 0 || done - failed.length === 0;
     byId("failures").hidden = failed.length === 0;
     byId("failures").replaceChildren(...failed.map(entry => element("div", `${entry.name}: ${entry.error}`)));
+    const focused = shownEntries.find(entry => entry.card && entry.card.contains(document.activeElement));
     shownEntries.forEach(updateCard);
     byId("cards").replaceChildren(...shownEntries.map(entry => entry.card));
+    if (focused) focused.card.querySelector("button").focus({preventScroll: true});
   });
 }
 
@@ -172,6 +190,7 @@ function updateCard(entry) {
     meter.append(bar);
     text.append(element("b", number(quality(entry))), element("span", entry.name, "name"), meter);
     button.append(frame, text);
+    button.title = entry.name;
     button.setAttribute("aria-label", `${entry.name}, quality ${number(quality(entry))}`);
   } else {
     text.append(element("span", entry.name, "name"));
@@ -208,9 +227,7 @@ function open(entry) {
     `quality ${number(quality(entry), 4)}, score ${number(entry.score, 4)} \u00b7 ${entry.width} x ${entry.height} \u00b7 ${Math.round(entry.ms)} ms`;
   byId("scale-low").textContent = `\u2212${number(limit)}`;
   byId("scale-high").textContent = `+${number(limit)}`;
-  byId("detail-picture").replaceChildren(withMap(entry, entry.thumbnail, byId("detail-maps").checked));
-  byId("detail-views").replaceChildren();
-  byId("detail").classList.toggle("maps", byId("detail-maps").checked);
+  drawDetail();
   if (!byId("detail").open) byId("detail").showModal();
   worker.postMessage({type: "detail", id: entry.id, file: entry.file});
 }
@@ -223,12 +240,15 @@ function showDetail({id, views, picture}) {
   drawDetail();
 }
 
+function showMissing({id, error}) { // the file vanished after it was scored
+  if (shown && shown.id === id) byId("detail-numbers").append(` \u00b7 no views: ${error}`);
+}
+
 function drawDetail() {
   const isShown = byId("detail-maps").checked;
   byId("detail").classList.toggle("maps", isShown);
-  if (!shown.views) return;
-  byId("detail-picture").replaceChildren(withMap(shown, shown.picture, isShown));
-  byId("detail-views").replaceChildren(...Object.entries(shown.views).map(([name, image]) => {
+  byId("detail-picture").replaceChildren(withMap(shown, shown.picture || shown.thumbnail, isShown));
+  byId("detail-views").replaceChildren(...Object.entries(shown.views || {}).map(([name, image]) => {
     const figure = element("figure");
     const stack = element("div", undefined, "stack");
     const view = element("canvas", undefined, "view");
@@ -277,8 +297,9 @@ byId("csv").addEventListener("click", () => {
     if (entry.state === "scored") {
       const numbers = [entry.score, entry.quality, ...views.map(name => points(entry, name))];
       lines.push([quoted(entry.name), ...numbers.map(value => (value === null ? "" : value.toFixed(6))), ""]);
-    } else if (entry.state === "failed") {
-      lines.push([quoted(entry.name), "", "", ...views.map(() => ""), quoted(entry.error)]);
+    } else {
+      const error = entry.state === "failed" ? entry.error : "not scored yet";
+      lines.push([quoted(entry.name), "", "", ...views.map(() => ""), quoted(error)]);
     }
   }
   const link = element("a");
@@ -290,6 +311,6 @@ byId("csv").addEventListener("click", () => {
 
 byId("clear").addEventListener("click", () => {
   for (const entry of entries) for (const url of [entry.thumbnail, entry.picture]) if (url) URL.revokeObjectURL(url);
-  entries.length = 0; // the photograph being scored is dropped when it is finished
+  entries.length = ignored = 0; // the photograph being scored is dropped when it is finished
   render();
 });

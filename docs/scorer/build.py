@@ -24,7 +24,7 @@ from utils.command_line import entry_point, integer  # noqa: E402
 from utils.errors import RunError  # noqa: E402
 from utils.export.onnx_graph import export_onnx  # noqa: E402
 
-PAGE = ("index.html", "style.css", "app.js", "colours.js", "worker.js")
+PAGE = ("index.html", "style.css", "app.js", "colours.js", "files.js", "worker.js")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 SCALE = (0.0, 1.0)  # of BIQ2021's opinions, on which the model scores
 

@@ -1,5 +1,6 @@
 // Decodes photographs and scores them, away from the page's own thread.
 import * as ort from "./ort.wasm.min.mjs";
+import {isCutShort, isWebp, upright, webpOrientation} from "./files.js";
 
 const LARGEST = 150e6; // pixels: the decoded photograph and its copies have to fit into the browser's memory
 const THUMBNAIL = 400; // longer side, pixels
@@ -32,46 +33,56 @@ async function load() {
   postMessage({type: "ready", threads: ort.env.wasm.numThreads});
 }
 
-// Browsers show a file that was cut short, with grey in place of the rest: refuse it instead.
-async function refuseCutFiles(file) {
-  const head = new Uint8Array(await file.slice(0, 12).arrayBuffer());
-  const tail = new Uint8Array(await file.slice(-65536).arrayBuffer());
-  const ends = (...bytes) => {
-    for (let at = tail.length - bytes.length; at >= 0; at--) if (bytes.every((byte, i) => tail[at + i] === byte)) return true;
-    return false;
-  };
-  const isJpeg = head[0] === 0xff && head[1] === 0xd8;
-  const isPng = head[0] === 0x89 && head[1] === 0x50;
-  const isWebp = head[0] === 0x52 && head[8] === 0x57;
-  const riffSize = head[4] + head[5] * 256 + head[6] * 65536 + head[7] * 16777216 + 8;
-  if (isJpeg && !ends(0xff, 0xd9) || isPng && !ends(0x49, 0x45, 0x4e, 0x44) || isWebp && riffSize > file.size) {
-    throw new Error("the file is cut short");
-  }
-}
-
 async function decode(file) {
-  if (file.size === 0) throw new Error("the file is empty");
-  await refuseCutFiles(file);
+  let bytes;
   try {
-    // As in Python: the EXIF orientation is applied, a colour profile is not.
-    return await createImageBitmap(file, {imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none"});
+    bytes = new Uint8Array(await file.arrayBuffer());
+  } catch {
+    throw new Error("the file has changed since it was chosen, or is gone");
+  }
+  if (bytes.length === 0) throw new Error("the file is empty");
+  if (isCutShort(bytes)) throw new Error("the file is cut short");
+  // As in Python: the EXIF orientation is applied, a colour profile is not.
+  const imageOrientation = isWebp(bytes) ? "none" : "from-image";
+  try {
+    const bitmap = await createImageBitmap(file, {imageOrientation, colorSpaceConversion: "none", premultiplyAlpha: "none"});
+    return isWebp(bytes) ? turned(bitmap, webpOrientation(bytes)) : bitmap;
   } catch {
     throw new Error("it is damaged, or not a picture that this browser reads");
   }
+}
+
+function turned(bitmap, orientation) {
+  if (orientation === 1) return bitmap;
+  const {width, height} = bitmap;
+  const canvas = orientation < 5 ? new OffscreenCanvas(width, height) : new OffscreenCanvas(height, width);
+  const context = canvas.getContext("2d");
+  context.setTransform(...upright(orientation, width, height));
+  context.drawImage(bitmap, 0, 0);
+  return canvas.transferToImageBitmap();
 }
 
 function pixelsOf(bitmap) {
   const {width, height} = bitmap;
   if (width * height > LARGEST) throw new Error(`${width} x ${height} pixels are too many for the browser's memory`);
   const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+  context.fillRect(0, 0, 1, 1);
+  if (context.getImageData(0, 0, 1, 1).data[3] !== 255) { // a canvas beyond the browser's limits stays empty
+    throw new Error(`${width} x ${height} pixels: a side is too long for this browser`);
+  }
+  context.clearRect(0, 0, 1, 1);
   context.drawImage(bitmap, 0, 0);
   const rgba = context.getImageData(0, 0, width, height).data;
   const rgb = new Uint8Array(width * height * 3);
+  let opacity = 255;
   for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
     rgb[to] = rgba[from];
     rgb[to + 1] = rgba[from + 1];
     rgb[to + 2] = rgba[from + 2];
+    opacity &= rgba[from + 3];
   }
+  // A canvas multiplies colours by their opacity: the picture's own cannot be read back.
+  if (opacity !== 255) throw new Error("it has transparent parts, whose colours a browser does not keep: save it without transparency");
   return new ort.Tensor("uint8", rgb, [height, width, 3]);
 }
 
@@ -123,12 +134,15 @@ async function detail(id, file) {
 
 // One photograph at a time: a session runs once at a time, and memory holds one decoded photograph.
 let last = load().catch(error => postMessage({type: "unusable", error: error.message}));
+let wanted; // the newest request for details: older ones are not answered
 self.onmessage = ({data: {type, id, file}}) => {
+  if (type === "detail") wanted = id;
   last = last.then(async () => {
+    if (type === "detail" && id !== wanted) return;
     try {
       await (type === "detail" ? detail : score)(id, file);
     } catch (error) {
-      postMessage({type: "failed", id, error: error.message});
+      postMessage({type: type === "detail" ? "no detail" : "failed", id, error: error.message});
     }
   });
 };

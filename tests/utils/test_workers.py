@@ -52,21 +52,23 @@ def test_a_killed_worker_is_one_line_with_the_remedy():
         load(lambda: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def release_after(message: str) -> None:
+    """Raise what leaving a lock raises that an error has kept from being taken."""
+    try:
+        raise RuntimeError(message)
+    finally:
+        threading.RLock().release()
+
+
 def test_the_cause_is_named_when_the_signal_interrupts_a_lock_that_is_being_taken():
     """torch raises wherever the main thread is; what is interrupted may fail while it is left."""
     with pytest.raises(RunError, match="killed by signal: Killed"), worker_failures():
-        try:
-            raise RuntimeError("DataLoader worker (pid 123) is killed by signal: Killed. ")
-        finally:
-            threading.RLock().release()
+        release_after("DataLoader worker (pid 123) is killed by signal: Killed. ")
 
 
 def test_an_error_that_followed_from_another_passes_unchanged():
     with pytest.raises(RuntimeError, match="un-acquired lock"), worker_failures():
-        try:
-            raise RuntimeError("the graph has two roots")
-        finally:
-            threading.RLock().release()
+        release_after("the graph has two roots")
 
 
 def test_a_bus_error_is_a_lack_of_shared_memory():

@@ -232,6 +232,8 @@ def _histogram(values: np.ndarray) -> list[dict]:
     """Return the bars of a histogram: limits, count and height as a percentage of the highest; [] without values."""
     if not len(values):
         return []
+    if values.min() == values.max():  # numpy would widen the range beyond the scale
+        return [{"low": values[0], "high": values[0], "count": len(values), "height": 100.0}]
     counts, edges = np.histogram(values, BINS)
     return [
         {"low": float(low), "high": float(high), "count": int(count), "height": 100 * count / counts.max()}

@@ -1,7 +1,7 @@
 """The quality map as colours: what each location in a view adds to the score or subtracts from it.
 
-The points are exact: they sum to the score. The locations are approximate, because inside the trunk attention has mixed
-each token with its neighbours.
+The points are exact: they sum to the score. The locations are approximate, because the trunk has mixed each token
+with its neighbours, by attention or by convolutions.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ MAX_OPACITY = 0.65  # the picture below stays visible
 
 CAPTION = (
     "Blue raises the score relative to the reference, red lowers it. The points are exact: with the bias they sum to "
-    "the score. Their places are approximate, because attention mixes neighbouring tokens."
+    "the score. Their places are approximate, because the network mixes neighbouring parts of a view."
 )
 
 

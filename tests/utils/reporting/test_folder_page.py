@@ -207,6 +207,13 @@ def test_without_a_mapping_the_page_sorts_by_score(trained, folder, tmp_path):
     assert "the mean of each view" in page.text
 
 
+def test_one_photograph_has_a_histogram_of_its_own_quality_alone(trained, folder, tmp_path):
+    assert run(trained.best, folder / EVIL, "--report", tmp_path / "page.html") == 0
+    page = Page(tmp_path / "page.html")
+    low, _, high = re.search(r"<figcaption>(.*?)</figcaption>", page.text)[1].split("</span>")[:3]
+    assert low.removeprefix("<span>") == high.removeprefix("<span>") == f"{page.data['values']['quality'][0]:.3f}"
+
+
 def test_if_no_photograph_was_scored_the_page_lists_the_failures(trained, folder, tmp_path):
     assert run(trained.best, folder / BROKEN, "--report", tmp_path / "page.html") == EXIT_FAILED_IMAGES
     page = Page(tmp_path / "page.html")
@@ -432,6 +439,22 @@ class TestInABrowser:
         opened.locator("#clear").click()
         assert not opened.locator("#chosen").is_visible()
         assert not boxes.nth(1).is_checked()
+
+    def test_a_page_without_its_folder_says_so(self, browser, pages, tmp_path):
+        shutil.copy(pages["beside"].path, tmp_path / "moved.html")
+        page = browser.new_page()
+        page.goto((tmp_path / "moved.html").as_uri())
+        page.locator("#missing", has_text="my page_files").wait_for()
+        page.close()
+
+    def test_accents_do_not_matter_in_a_search(self, browser, trained, folder, tmp_path):
+        for name in ("\u00e9t\u00e9.jpg", "e\u0301te\u0301 2.jpg", "other.jpg"):
+            shutil.copy(folder / EVIL, tmp_path / name)
+        assert run(trained.best, tmp_path, "--report", tmp_path / "page.html") == 0
+        with opened_page(browser, tmp_path / "page.html") as page:
+            for words in ("ete", "\u00e9t\u00e9", "e\u0301TE\u0301"):
+                page.locator("#search").fill(words)
+                assert page.inner_text("#count") == "2 of 3"
 
     def test_the_page_fits_its_width_follows_the_scheme_and_names_its_controls(self, opened):
         fits = "document.documentElement.scrollWidth <= innerWidth"

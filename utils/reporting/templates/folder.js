@@ -49,9 +49,16 @@ async function mapsOf(row) {
     const script = element("script");
     script.nonce = nonce;
     script.src = `${data.folder}/maps_${index}.js`;
+    script.addEventListener("error", missFolder);
     document.head.append(script);
   }
   return (await files.get(index).content)[number];
+}
+
+// The page was moved without the folder of its pictures and maps
+function missFolder() {
+  by("missing").querySelector("code").textContent = decodeURIComponent(data.folder);
+  by("missing").hidden = false;
 }
 
 const colours = Uint8Array.from(data.scale.colours.match(/../g), byte => parseInt(byte, 16));
@@ -70,7 +77,8 @@ function paint(canvas, points, [height, width]) {
 // The grid: only the rows of cells near the window are in the document
 const GAP = 12, TEXT = 56;  // between cells, and of a cell below its picture, pixels
 const grid = by("grid"), tools = by("tools");
-const lower = data.name.map(name => name.toLowerCase());
+const withoutMarks = name => name.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();  // accents do not matter
+const searched = data.name.map(withoutMarks);
 let visible = data.name.map((_, row) => row);
 let columns = 1, width = 0, height = 0;  // of the grid in cells; of a cell with its gap, pixels
 const shown = new Map();  // cells by position
@@ -123,7 +131,7 @@ function makeCell(position) {
   open.title = data.folder_name + name;
   const picture = element(source ? "img" : "div", undefined, source ? "thumbnail" : "blank");
   picture.style.height = `${height - GAP - TEXT}px`;
-  if (source) Object.assign(picture, {src: source, alt: "", decoding: "async"});
+  if (source) Object.assign(picture, {src: source, alt: "", decoding: "async", onerror: missFolder});
   open.append(picture, element("span", name, "name"), element("span", format(data.values[sortedBy][row]), "value"));
   open.addEventListener("click", () => show(position));
   const label = element("label"), box = element("input");
@@ -155,10 +163,10 @@ new ResizeObserver(() => {
 // Search and sort, on arrays in memory
 const search = by("search"), sort = by("sort"), reverse = by("reverse");
 function arrange() {
-  const wanted = search.value.trim().toLowerCase();
+  const wanted = withoutMarks(search.value.trim());
   const keys = {name: data.rank, order: data.order}[sort.value] || data.values[sort.value];
   const sign = (keys === data.values[sortedBy] ? -1 : 1) * (reverse.getAttribute("aria-pressed") === "true" ? -1 : 1);
-  visible = data.name.map((_, row) => row).filter(row => lower[row].includes(wanted));
+  visible = data.name.map((_, row) => row).filter(row => searched[row].includes(wanted));
   visible.sort((one, other) => sign * (keys[one] - keys[other]) || data.order[one] - data.order[other]);
   by("count").textContent = `${visible.length} of ${data.name.length}`;
   const above = grid.getBoundingClientRect().top - tools.offsetHeight;
