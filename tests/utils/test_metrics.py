@@ -36,6 +36,17 @@ def test_the_measures_are_the_fields(sample):
     assert measures["MAE"] == pytest.approx(np.abs(scores - mos).mean())
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-3, 1, 1e300])
+def test_correlations_are_scipys_also_with_ties_and_at_any_scale(scale):
+    generator = np.random.default_rng(3)
+    for n in (2, 3, 20, 200):
+        scores, mos = (np.append([0, 9], generator.integers(0, 9, n - 2)) * scale for _ in range(2))
+        measures = iqa_metrics(scores, mos)
+        assert measures["SRCC"] == pytest.approx(stats.spearmanr(scores, mos).statistic, abs=1e-12)
+        assert measures["KRCC"] == pytest.approx(stats.kendalltau(scores, mos).statistic, abs=1e-12)
+        assert measures["PLCC"] == pytest.approx(stats.pearsonr(scores / scale, mos / scale).statistic, abs=1e-12)
+
+
 def test_a_rising_transform_leaves_the_ranks_alone(sample):
     scores, mos = sample
     plain, bent = iqa_metrics(scores, mos), iqa_metrics(np.exp(5 * scores), mos)

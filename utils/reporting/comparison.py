@@ -4,10 +4,9 @@ import os
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from utils.errors import RunError
-from utils.metrics import bootstrap_distribution
+from utils.metrics import bootstrap_distribution, plcc, srcc
 from utils.predictions import read_predictions
 from utils.reporting.measures import few_groups_note, resampled_text, resampling_groups
 
@@ -114,9 +113,7 @@ def _check_same(tables: list[pd.DataFrame], paths: tuple) -> None:
 
 def _correlations(scores: np.ndarray, qualities: np.ndarray, mos: np.ndarray) -> np.ndarray:
     """Return SRCC of scores and PLCC of qualities, (2 files, n) each, as (2 measures, 2 files); NaN where undefined."""
-    ranks, mos_ranks = stats.rankdata(scores, axis=1), stats.rankdata(mos)
-    with np.errstate(invalid="ignore"):  # constant scores
-        return np.array([np.corrcoef(mos_ranks, ranks)[0, 1:], np.corrcoef(mos, qualities)[0, 1:]])
+    return np.array([[srcc(row, mos) for row in scores], [plcc(row, mos) for row in qualities]])
 
 
 def _row(first: float, second: float, differences: np.ndarray) -> dict:

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+
+from utils.metrics import plcc, srcc
 
 RESAMPLES = 1000
 
@@ -19,6 +20,7 @@ class Contents:
             key: [part[["score", "mos"]].to_numpy() for _, part in table.groupby("group")]
             for key, table in tables.items()
         }
+        self.within = {key: np.array([srcc(*part.T) for part in parts]) for key, parts in self.rows.items()}
 
     def drawn(self, generator: np.random.Generator | None) -> dict[int, np.ndarray]:
         """Return for each fold the positions of its contents, drawn with replacement; each once without a generator."""
@@ -30,13 +32,10 @@ class Contents:
     def measure(self, drawn: dict[int, np.ndarray]) -> dict[str, float]:
         """Return the means over folds and seeds: SRCC and PLCC of a fold's images, and SRCC within contents."""
         values = []
-        for (fold, _), groups in self.rows.items():
-            parts = [groups[position] for position in drawn[fold]]
-            scores, mos = np.concatenate(parts).T
-            within = [stats.spearmanr(*part.T).statistic for part in parts]
-            values.append(
-                (stats.spearmanr(scores, mos).statistic, stats.pearsonr(scores, mos).statistic, np.nanmean(within))
-            )
+        for key, groups in self.rows.items():
+            positions = drawn[key[0]]
+            scores, mos = np.concatenate([groups[position] for position in positions]).T
+            values.append((srcc(scores, mos), plcc(scores, mos), np.nanmean(self.within[key][positions])))
         return dict(zip(("SRCC", "PLCC", "within"), np.mean(values, axis=0).tolist(), strict=True))
 
 
