@@ -34,11 +34,12 @@ def same_threads():
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def few_resamples(monkeypatch) -> int:
-    """Intervals of a tenth of the resamples, for tests in which their digits do not matter."""
-    monkeypatch.setattr(measures, "RESAMPLES", 100)
-    return measures.RESAMPLES
+@pytest.fixture(scope="session", autouse=True)
+def few_resamples():
+    """Reports take their intervals from a tenth of the resamples: the tests compare no digit of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measures, "RESAMPLES", 100)
+        yield
 
 
 @pytest.fixture(scope="session")

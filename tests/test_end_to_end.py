@@ -31,8 +31,6 @@ train.py --num_epochs 1 --batch_size 12 --n_fragment 15 --resize 512 --crop_size
   --database_dir UHDIQA/challenge/training/ --model UIQA --print_samples 20 --database UHD_IQA
 """
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 
 def test_train_test_and_predict_agree_on_every_photograph(tiny_dataset, tiny_model_options, tmp_path, capsys):
     places = [f"--snapshot={tmp_path}/ckpts", f"--logdir={tmp_path}/logs", "--run=whole"]

@@ -13,8 +13,6 @@ import test as test_entry
 from utils.errors import EXIT_FAILED_IMAGES, EXIT_UNUSABLE_INPUT
 from utils.weights_file import write_weights_file
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 
 def evaluate(trained, tmp_path, *more: str) -> tuple[int, dict]:
     """Run test.py on the trained run; return its exit code and its measures."""

@@ -12,6 +12,7 @@ from utils.calibration import fit_calibration
 from utils.environment import commit, environment
 from utils.errors import RunError
 from utils.metrics import MEASURES, iqa_metrics
+from utils.reporting import measures
 from utils.reporting.measures import (
     evaluation_report,
     few_groups_note,
@@ -238,8 +239,8 @@ def scenes(sample) -> pd.DataFrame:
 def test_whole_groups_are_resampled_and_the_report_says_of_what(scenes, report):
     resampled = evaluation_report(scenes, "test", "", resample_by="scene")
     assert resampled["resample_by"] == {"column": "scene", "groups": 12}
-    assert "1,000 resamples of 12 groups of images (column scene)" in resampled["bootstrap"]
-    assert "1,000 resamples of 60 images" in report["bootstrap"]
+    assert f"{measures.RESAMPLES} resamples of 12 groups of images (column scene)" in resampled["bootstrap"]
+    assert f"{measures.RESAMPLES} resamples of 60 images" in report["bootstrap"]
     assert report["resample_by"] is None
     assert resampled["raw"]["SRCC"] == report["raw"]["SRCC"]
     assert resampled["raw"]["ci95"] != report["raw"]["ci95"]

@@ -20,8 +20,6 @@ from utils.reporting.page import write_html_report
 EVIL = "<img src=x onerror=alert(1)>.jpg"
 EVIL_GROUP = "</script><b>&"
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 
 @pytest.fixture(scope="module")
 def labels(tiny_dataset, tmp_path_factory) -> Path:

@@ -18,8 +18,6 @@ from utils.reporting.scoring import measure_controls, read_split, score_split
 
 SCORE = partial(score_photographs, device=torch.device("cpu"), batch_size=2)
 
-pytestmark = pytest.mark.usefixtures("few_resamples")
-
 
 @pytest.fixture
 def rows(trained, tmp_path) -> pd.DataFrame:
