@@ -178,7 +178,10 @@ def choose_photographs(source: str, count: int, seed: int) -> list[str]:
         frame = frame[frame["split"] == "train"].sort_values(["mos", "image"], ascending=[False, True])
         images, photographs = frame["path"].tolist(), frame["path"].tolist()[:count]
     else:
-        images = find_images([source]).images
+        if not Path(source).is_dir():
+            raise RunError(f"{source}: no such folder")
+        found = find_images([source])
+        images = [image for image in found.images if image not in found.problems]
         order = derive_generator(Purpose.SCENE, seed).permutation(len(images))
         photographs = [images[position] for position in order[:count]]
     if len(photographs) < 3:
@@ -248,7 +251,7 @@ def write_labels(options: argparse.Namespace) -> int:
         if options.drop_look_alikes:
             dropped = look_alikes_of_test(table, default_workers())
             names_of_dropped = f" and are left out: {listing(dropped)}" if dropped else ""
-            print(f"{name}: {len(dropped)} training images look like a test image{names_of_dropped}")
+            print(f"{name}: {len(dropped)} training and validation images look like a test image{names_of_dropped}")
             table = table[~table["image"].isin(dropped)]
         tables.append(table)
     out = Path(options.out)

@@ -41,8 +41,12 @@ def covered_size(height: int, width: int, n_fragment: int, patch_size: int) -> t
     Where n_fragment does not divide the size, a few pixels on the right and at the bottom belong to no cell. For a
     photograph that is enlarged first, the result is scaled back to the original size.
     """
-    scale = max(1.0, n_fragment * patch_size / min(height, width))
-    return tuple(int(side * scale) // n_fragment * n_fragment / scale for side in (height, width))
+    side, shortest = n_fragment * patch_size, min(height, width)
+    covered = []
+    for length in (height, width):
+        enlarged = length if shortest >= side else -(-length * side // shortest)  # as `enlarge_to_fit`
+        covered.append(enlarged // n_fragment * n_fragment * length / enlarged)
+    return tuple(covered)
 
 
 def place_patches(

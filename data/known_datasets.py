@@ -51,7 +51,8 @@ def load_known_dataset(name: str, folder: str | os.PathLike, seed: int = 0) -> t
 
     Where there is no official test split, 20 % of the images are the test split, and where there is no official
     validation split, 5 % of the training images are; at least two whole groups where images of a group are alike.
-    Missing images take part in the draw, so that a partial download has the same splits.
+    Missing images take part in the draw, so that a partial download has the same splits; not those of SR4KIQA, whose
+    content is unknown without the image.
 
     Args:
         name: a key of KNOWN_DATASETS.
@@ -150,7 +151,9 @@ def _read_sr4kiqa(folder: Path, paths: _Paths) -> pd.DataFrame:
     fold_of = {content: number for number, contents in enumerate(SR4KIQA_FOLDS) for content in contents}
     unknown = set(contents.dropna()) - set(fold_of)
     if unknown:
-        raise TableError(f"SR4KIQA: {folder} has contents that the published set has not: {listing(sorted(unknown))}")
+        raise TableError(
+            f"SR4KIQA: {folder} has contents that are not in the published set: {listing(sorted(unknown))}"
+        )
     folds = contents.map(fold_of).astype("Int64")
     splits = folds.map(lambda fold: "test" if fold == SR4KIQA_TEST_FOLD else "train", na_action="ignore")
     columns = {"split": splits, "group": contents, "fold": folds.astype("string")}

@@ -64,7 +64,16 @@ def features(paths: list[str], file: Path) -> np.ndarray:
 
 
 def ridge(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Return the predictions of a ridge regression on standardised features, (n,), for those in `test`, (n, C)."""
+    """Return the predictions of a ridge regression on standardised features.
+
+    Args:
+        x, y: features and opinions of the training images, (m, C) and (m,).
+        test: features of the images to predict, (n, C).
+        seed: of the choice of the images on which the penalty is chosen.
+
+    Returns:
+        (n,), on the scale of y.
+    """
     mean, sd = x.mean(0), x.std(0) + 1e-6
     x, test = (x - mean) / sd, (test - mean) / sd
     order = np.random.RandomState(seed).permutation(len(x))
@@ -95,23 +104,28 @@ def main(args: list[str] | None = None) -> int:
         raise TableError(f"{options.table}: no images of the source {options.source}")
     frame = frame[frame["source"] == options.source]
     training, test = frame[frame["split"] != "test"], frame[frame["split"] == "test"]
+    means = training.groupby("group")["mos"].mean() if "group" in frame else pd.Series(dtype=float)
+    has_groups = bool(len(means)) and test["group"].isin(means.index).all()  # contents are in one split alone
     x = features(frame["path"].tolist(), options.table.with_name(f"features_{options.source}.npz"))
     x = dict(zip(frame["path"], x, strict=True))
     inputs = [np.stack([x[path] for path in rows["path"]]).astype(float) for rows in (training, test)]
     candidates = {
         "ridge on ImageNet features": ridge(inputs[0], training["mos"].to_numpy(), inputs[1]),
-        "group alone": test["group"].map(training.groupby("group")["mos"].mean()).to_numpy(),
     }
+    if has_groups:
+        candidates["group alone"] = test["group"].map(means).to_numpy()
     mos, report = test["mos"].to_numpy(), {}
     for name, scores in candidates.items():
         mapped = fit_calibration(scores, mos, "the split's own labels")(scores)
         report[name] = measure(scores, mapped, mos)
-        table = pd.DataFrame(
-            {"image": test["image"], "mos": mos, "score": scores, "quality": np.nan, "group": test["group"]}
-        )
-        report[f"{name}, within groups"] = group_report(table, "group")["measures"]
+        if has_groups:
+            table = test[["image", "mos", "group"]].assign(score=scores, quality=np.nan)
+            report[f"{name}, within groups"] = group_report(table, "group")["measures"]
+    print("PLCC, RMSE and MAE are test-fitted: a bound, not a result")
     print(measures_table({name: report[name] for name in candidates}))
-    print(measures_table(report["ridge on ImageNet features, within groups"]))
+    if has_groups:
+        print("Within groups, the ridge regression; PLCC, RMSE and MAE are of raw scores")
+        print(measures_table(report["ridge on ImageNet features, within groups"]))
     if options.json:
         options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     return 0

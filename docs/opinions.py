@@ -6,13 +6,14 @@
 `opinions.csv` is a label table of `prepare.py labels` with SR4KIQA in it. Every row is trained on three folds and
 tested on the fourth, four times for each seed; two contents of the training folds select the epoch. The scores of
 every run are kept in docs/opinions_scores.csv: a run whose scores are there is skipped, so the same command resumes an
-interrupted table, prints a finished one without training, and with another --scores trains everything again. --row
-NAME makes one row.
+interrupted table and prints a finished one without training. With another --scores and --out it trains everything
+again. --row NAME makes one row.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -42,7 +43,7 @@ BRANCHES = ("aesthetic", "distortion", "salient")
 
 DRAWS = 2  # of the fragments in a pack: one for each epoch
 PRETRAINING_PHOTOGRAPHS = 120  # of BIQ2021's training split, without their opinions
-# What a row may learn from before SR4KIQA: the options of that training, once a seed or, as it takes an hour, once.
+# Pre-training options of each start; `simulated` is trained once per seed, `BIQ2021`, which takes an hour, once.
 STARTS = {
     "simulated": f"--config {CONFIG} --database UHD_IQA --database_dir {{out}}/simulated --random_seed {{seed}}",
     "BIQ2021": "--config configs/lite.yaml --metadata {out}/biq2021.csv --source_weights BIQ2021=5,simulated=2 "
@@ -154,12 +155,16 @@ class Scores:
         self.file = file
         self.lock = Lock()  # runs finish in several threads
         self.opinions = opinions.assign(name=[Path(image).name for image in opinions["image"]]).set_index("name")
-        kept = pd.read_csv(file, index_col="image") if file.exists() else pd.DataFrame()
-        self.table = kept.reindex(sorted({*kept.index, *self.opinions.index}))
+        self.table = self._read()
+
+    def _read(self) -> pd.DataFrame:
+        kept = pd.read_csv(self.file, index_col="image") if self.file.exists() else pd.DataFrame()
+        return kept.reindex(sorted({*kept.index, *self.opinions.index}))
 
     def add(self, column: str, scores: pd.Series) -> None:
         """Keep the scores of a run, by name of the photograph."""
         with self.lock:
+            self.table = self._read()  # another command may have added its own
             self.table.loc[scores.index, column] = scores.round(4)
             write_csv(self.file, self.table.rename_axis("image").reset_index())
 
@@ -188,9 +193,9 @@ def simulate(opinions: pd.DataFrame, out: Path) -> None:
     photographs = opinions[(opinions["source"] == "BIQ2021") & (opinions["split"] == "train")]
     if photographs.empty:
         raise TableError("the row `simulated opinions first` needs BIQ2021 in the label table")
-    chosen = out / "photographs"
+    chosen, step = out / "photographs", max(1, len(photographs) // PRETRAINING_PHOTOGRAPHS)
     chosen.mkdir(parents=True, exist_ok=True)
-    for image in photographs["image"].sort_values().iloc[:: len(photographs) // PRETRAINING_PHOTOGRAPHS]:
+    for image in photographs["image"].sort_values().iloc[::step]:
         link = chosen / Path(image).name
         if not link.is_symlink():
             link.symlink_to(image)
@@ -204,22 +209,31 @@ def file_sizes(opinions: pd.DataFrame, folder: Path) -> Contents:
     return Contents({(fold, 0): part for fold, part in table.groupby("fold")})
 
 
+def write_tables(opinions: pd.DataFrame, starts: Container[str], out: Path) -> None:
+    """Write the label tables that the runs read.
+
+    Raises:
+        TableError: a start needs data sets that the opinions lack.
+    """
+    for fold in FOLDS:
+        write_csv(out / f"fold{fold}.csv", fold_table(opinions, fold))
+    if "BIQ2021" in starts:
+        others = opinions[opinions["source"] != "SR4KIQA"]
+        if set(others["source"]) != {"BIQ2021", "simulated"}:
+            raise TableError("the row `BIQ2021 first` needs a label table of BIQ2021, SR4KIQA and simulated alone")
+        write_csv(out / "biq2021.csv", others[["image", "mos", "split", "source", "group"]])
+
+
 def train_all(
     runs: list[tuple[Row, int, int]], opinions: pd.DataFrame, folder: Path, out: Path, jobs: int, scores: Scores
 ) -> None:
     """Pack what the runs read, then train and test them, some at a time, and keep their scores."""
     out.mkdir(parents=True, exist_ok=True)
     opinions = opinions.assign(image=[os.path.abspath(folder / image) for image in opinions["image"]])
-    for fold in FOLDS:
-        write_csv(out / f"fold{fold}.csv", fold_table(opinions, fold))
     starts = {row.start for row, _, _ in runs}
+    write_tables(opinions, starts, out)
     if "simulated" in starts:
         simulate(opinions, out)
-    if "BIQ2021" in starts:
-        others = opinions[opinions["source"] != "SR4KIQA"]
-        if set(others["source"]) != {"BIQ2021", "simulated"}:
-            raise TableError("the row `BIQ2021 first` needs a label table of BIQ2021, SR4KIQA and simulated alone")
-        write_csv(out / "biq2021.csv", others[["image", "mos", "split", "source", "group"]])
     for step in ("pack", "pretrain"):
         for command in dict.fromkeys(lines[step] for lines in (commands(*job, out) for job in runs) if step in lines):
             run(command)
@@ -250,7 +264,11 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("--jobs", type=integer(1), default=2, metavar="N", help="runs at a time, one core each")
     parser.add_argument("--finished", action="store_true", help="train nothing; show the rows whose runs are all kept")
-    parser.add_argument("--commands", action="store_true", help="only print the commands of every row")
+    parser.add_argument(
+        "--commands",
+        action="store_true",
+        help="only print the commands of every row, which read tables that a run without it writes",
+    )
     options = parser.parse_args(args)
     first, *others = TABLES[options.table]
     rows = [first, *(row for row in others if options.row in (None, row.name))]
@@ -259,7 +277,8 @@ def main(args: list[str] | None = None) -> int:
     seeds = SEEDS[: options.seeds]
     runs = [(row, fold, seed) for seed in seeds for row in rows for fold in FOLDS]
     if options.commands:
-        print("\n".join(f"python {line}" for run_ in runs for line in commands(*run_, options.out).values()))
+        lines = dict.fromkeys(line for run_ in runs for line in commands(*run_, options.out).values())
+        print("\n".join(f"python {line}" for line in lines))
         return 0
     opinions = read_opinions(options.opinions)
     folder = options.opinions.parent

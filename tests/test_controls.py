@@ -54,6 +54,16 @@ def test_both_controls_are_measured_and_features_are_kept(controls, table, monke
     assert capsys.readouterr().out == first
 
 
+def test_without_a_group_in_both_splits_the_ridge_regression_is_measured_alone(controls, table, monkeypatch, capsys):
+    monkeypatch.setattr(controls, "CHOICE", 5)
+    frame = pd.read_csv(table)
+    frame.assign(group=frame["group"] + frame["split"]).to_csv(table, index=False)
+    assert controls.main([str(table)]) == 0
+    printed = capsys.readouterr().out
+    assert "ridge on ImageNet features" in printed
+    assert "group" not in printed.lower()
+
+
 def test_a_source_that_the_table_lacks_is_one_error(controls, table, capsys):
     assert controls.main([str(table), "--source", "SPAQ"]) == EXIT_UNUSABLE_INPUT
     assert capsys.readouterr().err == f"error: {table}: no images of the source SPAQ\n"

@@ -236,9 +236,12 @@ class TestInABrowser:
     @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)
     def test_the_keyboard_stays_on_its_card_while_more_are_scored(self, opened, photographs):
         self.drop(opened, photographs)
-        opened.locator(".card").first.focus()
+        opened.select_option("#sort", "worst")
+        opened.locator(".card").last.focus()
+        focused = opened.evaluate("document.activeElement.ariaLabel")
         self.drop(opened, photographs, "6 of 6 done, 2 failed")
-        assert opened.evaluate("document.activeElement.className") == "card"
+        assert opened.evaluate("document.activeElement.ariaLabel") == focused
+        assert focused.endswith(opened.locator(".card b").nth(2).inner_text())  # another place, as there are two more
 
     def test_a_turned_photograph_is_shown_upright(self, opened, photographs):
         self.drop(opened, photographs)

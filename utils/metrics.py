@@ -57,7 +57,7 @@ def srcc(scores: np.ndarray, mos: np.ndarray) -> float:
 def plcc(scores: np.ndarray, mos: np.ndarray) -> float:
     """Return Pearson's correlation of (n,) scores and opinions; NaN if it is undefined.
 
-    scipy's takes 30 times as long, which intervals from thousands of resamples would feel.
+    scipy's takes 30 times as long, and bootstrap intervals call this thousands of times.
     """
     if not _is_defined(scores, mos):
         return float("nan")

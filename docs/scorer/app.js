@@ -8,7 +8,7 @@ let ready = false;
 let busy = null; // the entry being scored
 let shown = null; // the entry in the dialog
 let limit = 1;
-let ignored = 0; // files of folders that are no pictures
+let ignored = 0; // non-image files in folders
 
 byId("state").textContent = "Loading the model\u2026";
 const model = await fetch(new URL("model.json", import.meta.url)).then(response => response.json()).catch(error => {
@@ -43,28 +43,30 @@ const isHidden = path => path.split("/").some(part => /^(\..*|@eaDir)$/.test(par
 const byName = (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true});
 
 async function filesIn(entry) {
-  if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    return [{file, name: entry.fullPath.slice(1)}];
-  }
-  const reader = entry.createReader();
+  const name = entry.fullPath.slice(1);
   const files = [];
-  for (;;) { // a reader returns at most a hundred entries at a time
-    const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!part.length) return files;
-    for (const child of part) files.push(...await filesIn(child));
+  try {
+    if (entry.isFile) return [{file: await new Promise((resolve, reject) => entry.file(resolve, reject)), name}];
+    const reader = entry.createReader();
+    for (;;) { // a reader returns at most a hundred entries at a time
+      const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!part.length) return files;
+      for (const child of part) files.push(...await filesIn(child));
+    }
+  } catch (error) {
+    return [...files, {name, error: `it cannot be read: ${error.message}`}];
   }
 }
 
 function addFolder(files) { // as predict.py does: the pictures in it, by name
   const visible = files.filter(({name}) => !isHidden(name));
-  const pictures = visible.filter(({file}) => file.type.startsWith("image/"));
+  const pictures = visible.filter(({file}) => !file || file.type.startsWith("image/"));
   ignored += visible.length - pictures.length;
   add(pictures.sort(byName));
 }
 
 function add(files) {
-  for (const {file, name} of files) entries.push({id: count++, file, name, state: "waiting"});
+  for (const {file, name, error} of files) entries.push({id: count++, file, name, error, state: error ? "failed" : "waiting"});
   render();
   next();
 }
@@ -101,7 +103,7 @@ function next() {
   if (!busy) return;
   busy.state = "scoring";
   updateCard(busy);
-  worker.postMessage({type: "score", id: busy.id, file: busy.file});
+  worker.postMessage({type: "score", id: busy.id, file: busy.file, side: model.side});
 }
 
 function finish(data) {
@@ -118,7 +120,7 @@ function finish(data) {
 }
 
 const names = entry => Object.keys(entry.maps);
-const mean = name => (model.branch_means ? model.branch_means[name] : 0);
+const mean = name => model.branch_means[name];
 const quality = entry => entry.quality ?? entry.score;
 const number = (value, digits = 3) => value.toFixed(digits);
 const points = (entry, name) => entry.maps[name].points.reduce((sum, p) => sum + p, 0) / entry.maps[name].points.length;
@@ -134,9 +136,9 @@ const withoutMarks = name => name.normalize("NFD").replace(/\p{M}/gu, "").toLowe
 
 function visible() {
   const wanted = withoutMarks(byId("search").value.trim());
-  const found = entries.filter(entry => entry.state !== "failed" && withoutMarks(entry.name).includes(wanted));
-  const scored = found.filter(entry => entry.state === "scored").sort(orders[byId("sort").value]);
-  return [...scored, ...found.filter(entry => entry.state !== "scored")];
+  const matching = entries.filter(entry => entry.state !== "failed" && withoutMarks(entry.name).includes(wanted));
+  const scored = matching.filter(entry => entry.state === "scored").sort(orders[byId("sort").value]);
+  return [...scored, ...matching.filter(entry => entry.state !== "scored")];
 }
 
 let planned = false;
@@ -207,8 +209,9 @@ function withMap(entry, source, isShown) {
   picture.alt = "";
   frame.append(picture);
   if (isShown && entry.maps.distortion) {
-    const scale = Math.max(1, model.mosaic / Math.min(entry.width, entry.height));
-    const covered = side => Math.floor(Math.floor(side * scale) / model.n_fragment) * model.n_fragment / (side * scale);
+    const shortest = Math.min(entry.width, entry.height);
+    const enlarged = side => (shortest < model.mosaic ? Math.ceil(side * model.mosaic / shortest) : side);
+    const covered = side => Math.floor(enlarged(side) / model.n_fragment) * model.n_fragment / enlarged(side);
     const map = paint(entry.maps.distortion, mean("distortion"), limit);
     map.style.width = `${100 * covered(entry.width)}%`;
     map.style.height = `${100 * covered(entry.height)}%`;
@@ -225,11 +228,9 @@ function open(entry) {
   byId("detail-name").textContent = entry.name;
   byId("detail-numbers").textContent =
     `quality ${number(quality(entry), 4)}, score ${number(entry.score, 4)} \u00b7 ${entry.width} x ${entry.height} \u00b7 ${Math.round(entry.ms)} ms`;
-  byId("scale-low").textContent = `\u2212${number(limit)}`;
-  byId("scale-high").textContent = `+${number(limit)}`;
   drawDetail();
   if (!byId("detail").open) byId("detail").showModal();
-  worker.postMessage({type: "detail", id: entry.id, file: entry.file});
+  worker.postMessage({type: "detail", id: entry.id, file: entry.file, side: model.side});
 }
 
 function showDetail({id, views, picture}) {
@@ -247,6 +248,8 @@ function showMissing({id, error}) { // the file vanished after it was scored
 function drawDetail() {
   const isShown = byId("detail-maps").checked;
   byId("detail").classList.toggle("maps", isShown);
+  byId("scale-low").textContent = `\u2212${number(limit)}`;
+  byId("scale-high").textContent = `+${number(limit)}`;
   byId("detail-picture").replaceChildren(withMap(shown, shown.picture || shown.thumbnail, isShown));
   byId("detail-views").replaceChildren(...Object.entries(shown.views || {}).map(([name, image]) => {
     const figure = element("figure");
@@ -283,6 +286,7 @@ byId("detail").addEventListener("close", () => {
   if (card) card.focus();
 });
 byId("detail").addEventListener("keydown", event => {
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
   if (event.key === "ArrowLeft") step(-1);
   else if (event.key === "ArrowRight") step(1);
   else if (event.key === "m" || event.key === "M") byId("detail-maps").click();

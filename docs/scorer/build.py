@@ -11,6 +11,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +23,9 @@ from data.files import write_json  # noqa: E402
 from utils.checkpoint import OWN_MODEL, load_model  # noqa: E402
 from utils.command_line import entry_point, integer  # noqa: E402
 from utils.errors import RunError  # noqa: E402
+from utils.export import onnx_graph  # noqa: E402
 from utils.export.onnx_graph import export_onnx  # noqa: E402
+from utils.loaded_model import LoadedModel  # noqa: E402
 
 PAGE = ("index.html", "style.css", "app.js", "colours.js", "files.js", "worker.js")
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -43,28 +46,32 @@ def install_packages(folder: Path, *options: str) -> None:
         raise RunError(f"npm ci failed in {folder}: {finished.stderr.strip()}")
 
 
-def build(dist: Path, checkpoint: Path = OWN_MODEL) -> None:
-    """Write the page; the model is exported again only if the checkpoint is newer.
+def build(dist: Path) -> None:
+    """Write the page; packages are installed and the model is exported again only if what they come from is newer.
 
     Raises:
         RunError: npm is missing or fails.
     """
-    if not (HERE / "node_modules").is_dir():
+    if is_older(HERE / "node_modules" / ".package-lock.json", [HERE / "package-lock.json"]):
         install_packages(HERE, "--omit=dev")
     dist.mkdir(parents=True, exist_ok=True)
     for name in PAGE:
         shutil.copy(HERE / name, dist)
     for name in RUNTIME:
         shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / name, dist)
-    model = dist / "model.onnx"
-    if not model.is_file() or model.stat().st_mtime < checkpoint.stat().st_mtime:
-        loaded = load_model(checkpoint)
+    loaded, model = load_model(OWN_MODEL), dist / "model.onnx"
+    if is_older(model, [OWN_MODEL, *Path(onnx_graph.__file__).parent.glob("*.py")]):
         export_onnx(loaded, model, half=True)
-        write_json(dist / "model.json", describe(loaded))
+    write_json(dist / "model.json", describe(loaded))
     print(f"{dist}: {sum(path.stat().st_size for path in dist.iterdir()) / 1e6:.0f} MB")
 
 
-def describe(loaded) -> dict:
+def is_older(made: Path, sources: Iterable[Path]) -> bool:
+    """Return whether a file is missing, or older than one of those that it is made from."""
+    return not made.is_file() or made.stat().st_mtime < max(source.stat().st_mtime for source in sources)
+
+
+def describe(loaded: LoadedModel) -> dict:
     """Return what the page has to know of a model."""
     spec = loaded.view_spec
     return {
@@ -73,6 +80,7 @@ def describe(loaded) -> dict:
         "branch_means": loaded.branch_means,
         "n_fragment": spec.n_fragment,
         "mosaic": spec.n_fragment * spec.patch_size,
+        "side": max(spec.resize, *spec.view_sizes.values()),  # to which a shorter side is enlarged
     }
 
 

@@ -1,4 +1,4 @@
-// What a browser does not say about a file: whether it was cut short, and how a WebP photograph is turned.
+// Checks that browsers lack: files that were cut short, and the orientation of WebP photographs.
 
 const text = (bytes, at) => String.fromCharCode(...bytes.subarray(at, at + 4));
 const littleEndian = true;
@@ -37,11 +37,12 @@ function hasPngEnd(bytes, view) {
 
 export const isWebp = bytes => text(bytes, 0) === "RIFF" && text(bytes, 8) === "WEBP";
 
-// The EXIF orientation of a WebP photograph, 1 to 8; 1 if it has none. Chromium applies it to JPEG, PNG and AVIF only.
-export function webpOrientation(bytes) {
+// Return the EXIF orientation of a WebP photograph, 1 to 8, and hide it from the browser: some apply it, Chromium does not.
+export function takeWebpOrientation(bytes) {
   const view = new DataView(bytes.buffer);
   for (let at = 12; at + 8 <= bytes.length; at += 8 + Math.ceil(view.getUint32(at + 4, littleEndian) / 2) * 2) {
     if (text(bytes, at) !== "EXIF") continue;
+    bytes.fill("x".charCodeAt(), at, at + 4); // decoders skip chunks of an unknown kind
     const start = at + 8 + (text(bytes, at + 8) === "Exif" ? 6 : 0);
     try {
       return exifOrientation(new DataView(bytes.buffer, start));

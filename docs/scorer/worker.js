@@ -1,6 +1,6 @@
 // Decodes photographs and scores them, away from the page's own thread.
 import * as ort from "./ort.wasm.min.mjs";
-import {isCutShort, isWebp, upright, webpOrientation} from "./files.js";
+import {isCutShort, isWebp, takeWebpOrientation, upright} from "./files.js";
 
 const LARGEST = 150e6; // pixels: the decoded photograph and its copies have to fit into the browser's memory
 const THUMBNAIL = 400; // longer side, pixels
@@ -43,10 +43,11 @@ async function decode(file) {
   if (bytes.length === 0) throw new Error("the file is empty");
   if (isCutShort(bytes)) throw new Error("the file is cut short");
   // As in Python: the EXIF orientation is applied, a colour profile is not.
-  const imageOrientation = isWebp(bytes) ? "none" : "from-image";
+  const options = {imageOrientation: "from-image", colorSpaceConversion: "none", premultiplyAlpha: "none"};
   try {
-    const bitmap = await createImageBitmap(file, {imageOrientation, colorSpaceConversion: "none", premultiplyAlpha: "none"});
-    return isWebp(bytes) ? turned(bitmap, webpOrientation(bytes)) : bitmap;
+    if (!isWebp(bytes)) return await createImageBitmap(file, options);
+    const orientation = takeWebpOrientation(bytes);
+    return turned(await createImageBitmap(new Blob([bytes]), options), orientation);
   } catch {
     throw new Error("it is damaged, or not a picture that this browser reads");
   }
@@ -59,12 +60,17 @@ function turned(bitmap, orientation) {
   const context = canvas.getContext("2d");
   context.setTransform(...upright(orientation, width, height));
   context.drawImage(bitmap, 0, 0);
+  bitmap.close();
   return canvas.transferToImageBitmap();
 }
 
-function pixelsOf(bitmap) {
+// The model enlarges a photograph until its shorter side has `side` pixels.
+function pixelsOf(bitmap, side) {
   const {width, height} = bitmap;
   if (width * height > LARGEST) throw new Error(`${width} x ${height} pixels are too many for the browser's memory`);
+  if (Math.max(width, height) * side / Math.min(width, height) * side > LARGEST) {
+    throw new Error(`${width} x ${height} pixels: too narrow to be enlarged in the browser's memory`);
+  }
   const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
   context.fillRect(0, 0, 1, 1);
   if (context.getImageData(0, 0, 1, 1).data[3] !== 255) { // a canvas beyond the browser's limits stays empty
@@ -95,11 +101,10 @@ async function reduced(bitmap, side) {
   return canvas.convertToBlob({type: "image/jpeg", quality: 0.85});
 }
 
-async function score(id, file) {
-  const bitmap = await decode(file);
+async function score(id, bitmap, side) {
   const began = performance.now();
   const names = session.outputNames.filter(name => !name.startsWith("view_"));
-  const outputs = await session.run({photograph: pixelsOf(bitmap)}, names);
+  const outputs = await session.run({photograph: pixelsOf(bitmap, side)}, names);
   const value = outputs.score.data[0];
   if (!Number.isFinite(value)) throw new Error("the score is not a number");
   const maps = {};
@@ -111,13 +116,11 @@ async function score(id, file) {
     type: "scored", id, score: value, quality: outputs.quality ? outputs.quality.data[0] : null, maps,
     width: bitmap.width, height: bitmap.height, ms: performance.now() - began, thumbnail: await reduced(bitmap, THUMBNAIL),
   });
-  bitmap.close();
 }
 
-async function detail(id, file) {
-  const bitmap = await decode(file);
+async function detail(id, bitmap, side) {
   const names = session.outputNames.filter(name => name.startsWith("view_"));
-  const outputs = await session.run({photograph: pixelsOf(bitmap)}, names);
+  const outputs = await session.run({photograph: pixelsOf(bitmap, side)}, names);
   const views = {};
   for (const name of names) {
     const [, , height, width] = outputs[name].dims;
@@ -129,20 +132,23 @@ async function detail(id, file) {
     views[name.slice(5)] = new ImageData(rgba, width, height);
   }
   postMessage({type: "detail", id, views, picture: await reduced(bitmap, PICTURE)});
-  bitmap.close();
 }
 
 // One photograph at a time: a session runs once at a time, and memory holds one decoded photograph.
 let last = load().catch(error => postMessage({type: "unusable", error: error.message}));
 let wanted; // the newest request for details: older ones are not answered
-self.onmessage = ({data: {type, id, file}}) => {
+self.onmessage = ({data: {type, id, file, side}}) => {
   if (type === "detail") wanted = id;
   last = last.then(async () => {
     if (type === "detail" && id !== wanted) return;
+    let bitmap;
     try {
-      await (type === "detail" ? detail : score)(id, file);
+      bitmap = await decode(file);
+      await (type === "detail" ? detail : score)(id, bitmap, side);
     } catch (error) {
       postMessage({type: type === "detail" ? "no detail" : "failed", id, error: error.message});
+    } finally {
+      if (bitmap) bitmap.close();
     }
   });
 };

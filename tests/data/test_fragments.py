@@ -153,6 +153,12 @@ def test_the_mosaic_equals_the_plain_implementations_within_a_grey_level_if_enla
     assert difference.abs().max() <= tolerance
 
 
+@pytest.mark.parametrize(("n_fragment", "patch_size"), [(7, 32), (15, 32)])
+def test_the_grid_covers_the_shorter_side_of_whatever_was_enlarged(n_fragment, patch_size):
+    for side in range(1, n_fragment * patch_size):
+        assert covered_size(side, 2 * side, n_fragment, patch_size)[0] == side
+
+
 @pytest.mark.parametrize(("shape", "covered"), [((100, 205), (99, 204)), ((96, 96), (96, 96)), ((30, 60), (30, 60))])
 def test_the_grid_covers_whole_cells_in_the_photographs_own_pixels(shape, covered):
     assert covered_size(*shape, n_fragment=3, patch_size=32) == pytest.approx(covered)

@@ -13,6 +13,10 @@ class Contents:
 
     Args:
         tables: predictions by (fold, seed), with `score`, `mos` and `group`.
+
+    Attributes:
+        rows: by (fold, seed) and content, (n, 2) of score and mos.
+        within: by (fold, seed), the SRCC within each content, (number of contents,).
     """
 
     def __init__(self, tables: dict[tuple[int, int], pd.DataFrame]):
@@ -48,7 +52,7 @@ def table_of(rows: dict[str, Contents], options: dict[str, str], seed: int = 0) 
         name: np.array([contents.measure(drawn)["SRCC"] for drawn in draws]) for name, contents in rows.items()
     }
     lines = [
-        "| | options | SRCC | PLCC | SRCC within contents | SRCC, less that of the first row |",
+        "| | options | SRCC | PLCC | SRCC within contents | difference in SRCC from the first row |",
         "|---|---|---|---|---|---|",
     ]
     for name, contents in rows.items():
