@@ -105,7 +105,8 @@ def odd_photographs(photographs, tmp_path_factory) -> Path:
     exif[ORIENTATION] = QUARTER_TURN
     Image.fromarray(scene).save(folder / "turned.webp", quality=90, exif=exif)
     Image.fromarray(np.dstack([scene, np.full(scene.shape[:2], 254, np.uint8)])).save(folder / "glass.png")
-    Image.new("RGB", (70_000, 4)).save(folder / "long.png")
+    Image.new("RGB", (70_000, 300)).save(folder / "long.png")
+    Image.new("RGB", (20_000, 4)).save(folder / "strip.png")
     (folder / "cut.png").write_bytes((folder / "glass.png").read_bytes()[:-50])
     return folder
 
@@ -221,7 +222,7 @@ class TestInABrowser:
     @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)
     def test_a_folder_gives_pythons_scores_or_says_why_not(self, opened, odd_photographs, tmp_path):
         opened.set_input_files("#folder", odd_photographs)
-        count = opened.locator("#count", has_text="6 of 6 done, 3 failed, 1 other files ignored")
+        count = opened.locator("#count", has_text="7 of 7 done, 4 failed, 1 other files ignored")
         count.wait_for(timeout=120_000)
         rows = {row["image"].partition("/")[2]: row for row in self.csv_rows(opened, tmp_path)}
         assert list(rows) == sorted(rows)
@@ -230,7 +231,8 @@ class TestInABrowser:
             quality = loaded.score(odd_photographs / name).quality
             assert float(rows[name]["quality"]) == pytest.approx(quality, abs=TOLERANCE)
         assert "transparent parts" in rows["glass.png"]["error"]
-        assert rows["long.png"]["error"] == "70000 x 4 pixels: a side is too long for this browser"
+        assert rows["long.png"]["error"] == "70000 x 300 pixels: a side is too long for this browser"
+        assert "20000 x 4 pixels: too narrow to be enlarged" in rows["strip.png"]["error"]
         assert rows["cut.png"]["error"] == "the file is cut short"
 
     @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)

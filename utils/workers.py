@@ -38,8 +38,8 @@ def worker_failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # When one error followed from another, the first of the chain names the signal: torch says "exited unexpectedly"
-        # when it was waiting for the worker, and a lock that was being taken says something else.
+        # The first error of a chain names the signal: torch says "exited unexpectedly" when it was waiting for the
+        # worker, and a lock that was being taken says something else.
         messages = [_explain(str(link)) for link in _chain(error) if isinstance(link, RuntimeError)]
         message = next((message for message in reversed(messages) if message), None)
         if message is None:
