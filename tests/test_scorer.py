@@ -236,9 +236,11 @@ class TestInABrowser:
         assert rows["cut.png"]["error"] == "the file is cut short"
 
     @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)
-    def test_the_keyboard_stays_on_its_card_while_more_are_scored(self, opened, photographs):
+    def test_the_keyboard_stays_on_its_card_while_more_are_scored(self, opened, photographs, expected):
+        expect = pytest.importorskip("playwright.sync_api").expect  # which waits until the page has followed
         self.drop(opened, photographs)
         opened.select_option("#sort", "worst")
+        expect(opened.locator(".card .name")).to_have_text(sorted(expected, key=lambda name: expected[name].quality))
         opened.locator(".card").last.focus()
         focused = opened.evaluate("document.activeElement.ariaLabel")
         self.drop(opened, photographs, "6 of 6 done, 2 failed")
