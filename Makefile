@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 # The fast tests, on one process per core with one thread each.
-PARALLEL = OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 8
-PYTEST = $(PARALLEL) --dist loadgroup -m "not slow"
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 8 --dist loadgroup
 
 .PHONY: demo smoke test test-slow lint format scorer clean
 
@@ -29,7 +28,7 @@ test: lint
 	$(PYTEST)
 
 test-slow: $(VENV)/.installed-dev
-	$(PARALLEL) --dist loadfile -m slow
+	$(PY) -m pytest -m slow
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .
