@@ -27,12 +27,17 @@ def enlarge_to_fit(image: np.ndarray, side: int, max_pixels: int = DEFAULT_MAX_P
     Raises:
         ImageError: the enlarged image would exceed max_pixels.
     """
-    height, width = image.shape[:2]
+    enlarged = enlarged_size(*image.shape[:2], side)
+    return image if enlarged == image.shape[:2] else resize_bilinear(image, *enlarged, max_pixels)
+
+
+def enlarged_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return the height and width, in pixels, to which `enlarge_to_fit` enlarges an image."""
     shortest = min(height, width)
     if shortest >= side:
-        return image
+        return height, width
     # ceil in integers, so that the shorter side becomes exactly `side`
-    return resize_bilinear(image, -(-height * side // shortest), -(-width * side // shortest), max_pixels)
+    return -(-height * side // shortest), -(-width * side // shortest)
 
 
 def covered_size(height: int, width: int, n_fragment: int, patch_size: int) -> tuple[float, float]:
@@ -41,12 +46,8 @@ def covered_size(height: int, width: int, n_fragment: int, patch_size: int) -> t
     Where n_fragment does not divide the size, a few pixels on the right and at the bottom belong to no cell. For a
     photograph that is enlarged first, the result is scaled back to the original size.
     """
-    side, shortest = n_fragment * patch_size, min(height, width)
-    covered = []
-    for length in (height, width):
-        enlarged = length if shortest >= side else -(-length * side // shortest)  # as `enlarge_to_fit`
-        covered.append(enlarged // n_fragment * n_fragment * length / enlarged)
-    return tuple(covered)
+    sizes = zip((height, width), enlarged_size(height, width, n_fragment * patch_size), strict=True)
+    return tuple(enlarged // n_fragment * n_fragment * side / enlarged for side, enlarged in sizes)
 
 
 def place_patches(

@@ -99,6 +99,10 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--source", default="BIQ2021", help="data set of the table")
     parser.add_argument("--json", type=Path, help="write the measures here as well")
     options = parser.parse_args(args)
+    if not options.table.is_file():
+        raise TableError(
+            f"{options.table}: no such file; write it with: python prepare.py labels BIQ2021=FOLDER --out FILE"
+        )
     frame = load_table("csv", options.table.parent, metadata=options.table).frame
     if "source" not in frame or options.source not in set(frame["source"]):
         raise TableError(f"{options.table}: no images of the source {options.source}")

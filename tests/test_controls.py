@@ -64,6 +64,13 @@ def test_without_a_group_in_both_splits_the_ridge_regression_is_measured_alone(c
     assert "group" not in printed.lower()
 
 
+def test_a_missing_table_is_one_error_with_the_remedy(controls, capsys):
+    assert controls.main(["absent.csv"]) == EXIT_UNUSABLE_INPUT
+    assert capsys.readouterr().err.startswith(
+        "error: absent.csv: no such file; write it with: python prepare.py labels"
+    )
+
+
 def test_a_source_that_the_table_lacks_is_one_error(controls, table, capsys):
     assert controls.main([str(table), "--source", "SPAQ"]) == EXIT_UNUSABLE_INPUT
     assert capsys.readouterr().err == f"error: {table}: no images of the source SPAQ\n"

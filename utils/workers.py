@@ -44,7 +44,8 @@ def worker_failures() -> Iterator[None]:
         message = next((message for message in reversed(messages) if message), None)
         if message is None:
             raise
-        traceback.clear_frames(error.__traceback__)  # they refer to the loader, which now ends the other workers
+        for link in _chain(error):
+            traceback.clear_frames(link.__traceback__)  # they refer to the loader, which now ends the other workers
         raise RunError(message) from error
 
 
