@@ -109,7 +109,11 @@ def expected(trained, photographs, tmp_path_factory) -> pd.DataFrame:
 
 
 def check(out: Path, expected: pd.DataFrame) -> None:
-    """Check that a folder has exactly the expected rows, with scores within 1e-5."""
+    """Check that a folder has exactly the expected rows, with scores within 1e-5.
+
+    The quality of this model of two epochs changes hundreds of times faster than its score, in relation to which the
+    last bits of a batch of another size are 1e-7.
+    """
     scores = pd.read_parquet(out / "scores")
     failures = pd.read_parquet(out / "failures")
     assert scores["image"].is_unique
@@ -118,7 +122,9 @@ def check(out: Path, expected: pd.DataFrame) -> None:
     scores = scores.set_index("image").sort_index()
     assert list(scores.index) == sorted(good.index)
     assert list(scores.columns) == list(good.columns)
-    np.testing.assert_allclose(scores, good.sort_index(), atol=1e-5)
+    good = good.sort_index()
+    np.testing.assert_allclose(scores.pop("quality"), good.pop("quality"), rtol=1e-4)
+    np.testing.assert_allclose(scores, good, atol=1e-5)
     bad = expected["error"].dropna()
     assert dict(zip(failures["image"], failures["error"], strict=True)) == bad.to_dict()
 
