@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-# The fast tests, on one process per core with one thread each.
-PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -m "not slow" -n logical --maxprocesses 8 --dist loadgroup
+# Tests run on one process per core with one thread each.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n logical --maxprocesses 8
+FAST = $(PYTEST) -m "not slow" --dist loadgroup
 
 .PHONY: demo smoke test test-slow lint format scorer clean
 
@@ -22,13 +23,13 @@ demo_data/uhd-iqa-metadata.csv: | $(VENV)/.installed
 LAWS := tests/test_end_to_end.py tests/data/test_fragments.py tests/data/test_views.py tests/losses \
 	tests/models/test_uiqa.py tests/utils/test_inference.py tests/utils/benchmarks/test_plain.py
 smoke: $(VENV)/.installed-dev
-	$(PYTEST) $(LAWS)
+	$(FAST) $(LAWS)
 
 test: lint
-	$(PYTEST)
+	$(FAST)
 
 test-slow: $(VENV)/.installed-dev
-	$(PY) -m pytest -m slow
+	$(PYTEST) -m slow --dist loadfile --durations=30
 
 lint: $(VENV)/.installed-dev
 	$(PY) -m ruff format --check .

@@ -196,11 +196,13 @@ def predict(
         if problems:
             score_table.add(pd.DataFrame(problems, columns=["image", "error"]))
         rows = score_table.finish(found.images).to_dict("records")
+    errors = [row["error"] for row in rows if isinstance(row["error"], str)]
     if options.json != "-":
         print(table(rows))
         before = f" ({len(images) - len(remaining)} scored before)" if len(remaining) < len(images) else ""
         speed = "" if drawings.pictures or not remaining else f": {tally.summary()}"  # drawing would count as scoring
-        print(f"{len(rows)} images by {options.checkpoint or options.onnx}{before}{speed}", file=sys.stderr)
+        scored = f"{len(rows) - len(errors)} of {len(rows)} images scored"
+        print(f"{scored} by {options.checkpoint or options.onnx}{before}{speed}", file=sys.stderr)
     calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
     if options.json:
         write_json(
@@ -211,7 +213,6 @@ def predict(
         drawings.report.write(rows, loaded.branch_means, details)
     if found.skipped:
         print(found.skipped_text(), file=sys.stderr)
-    errors = [row["error"] for row in rows if isinstance(row["error"], str)]
     listed = options.csv or options.json
     print_failures(errors, f"all are in {listed}" if listed else "give --csv FILE to have all of them listed")
     if without_pictures > PRINTED_FAILURES:

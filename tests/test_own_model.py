@@ -39,7 +39,7 @@ def test_predict_needs_no_option_and_says_which_model_scored(photograph, tmp_pat
     Image.fromarray(photograph).save(tmp_path / "photo.png")
     monkeypatch.chdir(tmp_path)
     assert predict.main(["photo.png", "--map", "out", "--json", "scores.json"]) == 0
-    assert "1 images by " in capsys.readouterr().err
+    assert "1 of 1 images scored by " in capsys.readouterr().err
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert (tmp_path / scores["checkpoint"]).resolve() == OWN_MODEL
     assert scores["images"][0]["score"] == pytest.approx(load_model().score(photograph).score, abs=1e-5)

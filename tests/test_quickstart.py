@@ -71,7 +71,7 @@ def test_it_runs(notebook, tmp_path):
     NotebookClient(fresh, timeout=CELLS_MAY_TAKE, resources={"metadata": {"path": str(clone / "docs")}}).execute()
     outputs = [output for cell in fresh.cells if cell.cell_type == "code" for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs)
-    assert "4 images by ckpts/lite.safetensors" in printed
+    assert "4 of 4 images scored by ckpts/lite.safetensors" in printed
     assert re.search(r"^val-fitted +-?\d\.\d{4}", printed, re.MULTILINE)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2  # the map and the plot
     assert files_of(clone) == before  # a notebook that is only tried leaves a clone as it was

@@ -149,7 +149,7 @@ class Child:
     """A process that reads hostile files of some kinds, on one core and within its share of memory."""
 
     PROGRAM = ("-m", "fuzzing", "serve")
-    STARTS_WITHIN_S = 120  # a child imports torch, on a machine that may be busy
+    STARTS_WITHIN_S = 600  # a child imports torch, on a machine that may be busy
 
     def __init__(self, kinds: Iterable[str]):
         self.folder = tempfile.TemporaryDirectory(prefix="fuzz-")
