@@ -34,8 +34,8 @@ from utils.command_line import (
     integer,
     make_folder,
     make_parser,
-    output_file,
     parse_options,
+    table_file,
     usage_errors,
 )
 from utils.distributed import default_workers
@@ -118,7 +118,7 @@ def add_labels_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER",
         help=f"a data set and its folder, as its authors ship it; NAME is one of {', '.join(KNOWN_DATASETS)}",
     )
-    parser.add_argument("--out", required=True, type=output_file, metavar="FILE", help="the table, a CSV file")
+    parser.add_argument("--out", required=True, type=table_file, metavar="FILE", help="the table, a CSV file")
     add_flag(
         parser,
         "--drop_look_alikes",
@@ -211,6 +211,7 @@ def make_demo_set(options: argparse.Namespace) -> int:
         photographs = choose_photographs(options.photographs, options.scenes, options.seed)
         pixels = sum(np.prod(image_size(path, DEFAULT_MAX_PIXELS)) for path in photographs)
     require_space(folder, pixels * BYTES_PER_SCENE / (2160 * 3840))
+    (folder / LABEL_FILE).unlink(missing_ok=True)  # where it is, the data set is complete
     with progress_bar(len(photographs) or options.scenes, "scenes", unit="scene") as bar:
 
         def progress(jobs: Iterable) -> Iterator:
@@ -249,9 +250,11 @@ def write_labels(options: argparse.Namespace) -> int:
         if missing:
             print(f"{name}: {len(missing)} labelled images are missing in {folder}: {listing(missing)}")
         if options.drop_look_alikes:
-            dropped = look_alikes_of_test(table, default_workers())
+            dropped, problems = look_alikes_of_test(table, default_workers())
             names_of_dropped = f" and are left out: {listing(dropped)}" if dropped else ""
             print(f"{name}: {len(dropped)} training and validation images look like a test image{names_of_dropped}")
+            if problems:
+                print(f"{name}: {len(problems)} images cannot be decoded and were not compared: {listing(problems)}")
             table = table[~table["image"].isin(dropped)]
         tables.append(table)
     out = Path(options.out)

@@ -36,9 +36,17 @@ from utils.options import (
 )
 from utils.precision import check_precision, warn_if_slow
 from utils.progress import print_failures
-from utils.reporting.comparison import compare, comparison_text
-from utils.reporting.measures import evaluation_report, few_groups_note, group_names, resampling_groups, summary
-from utils.reporting.notes import count_training_images, orientation_notes, training_notes
+from utils.reporting.comparison import compare, compare_sources, comparison_text
+from utils.reporting.measures import (
+    MAX_GROUPS,
+    evaluation_report,
+    few_groups_note,
+    group_names,
+    has_too_many_groups,
+    resampling_groups,
+    summary,
+)
+from utils.reporting.notes import count_training_images, orientation_notes, several_sources_note, training_notes
 from utils.reporting.options import test_parser
 from utils.reporting.page import write_report
 from utils.reporting.scoring import ScoredSplit, by_source, measure_controls, read_split, score_split
@@ -54,10 +62,8 @@ def main(args: list[str] | None = None) -> int:
     parser = test_parser()
     options = parse_options(parser, args)
     say = partial(print, file=sys.stderr if options.json == "-" else sys.stdout)
-    if options.compare and options.source_column:
-        parser.error("--compare measures whole files: compare files of one data set, without --source_column")
     if options.compare:
-        return compare_files(*options.compare, options.resample_by, options.json, say)
+        return compare_files(*options.compare, options.source_column, options.resample_by, options.json, say)
     if not (options.checkpoint or options.predictions):
         parser.error("give a model with --checkpoint FILE (or scores with --predictions CSV, or --compare A.csv B.csv)")
     if options.controls and options.predictions:
@@ -129,8 +135,8 @@ def set_up(
         say(f"Note: {note}")
     if not options.predictions:  # an unusable column fails here, before scoring
         rows = labels.split(options.split)
-        for _, part in rows.groupby(options.source_column) if options.source_column else [(None, rows)]:
-            if options.group_by:
+        for source, part in rows.groupby(options.source_column) if options.source_column else [(None, rows)]:
+            if options.group_by and (source is None or not has_too_many_groups(part, options.group_by)):
                 group_names(part, options.group_by)
             resampling_groups(part, options.resample_by)
     name = options.run or results_name(loaded, options.checkpoint, options.predictions, options.logdir)
@@ -151,13 +157,21 @@ def results_name(loaded: LoadedModel | None, checkpoint: str | None, predictions
     return path.parent.name if path.parent.parent == Path(logdir).resolve() else path.stem
 
 
-def compare_files(first: str, second: str, resample_by: str | None, json_path: str | None, say: Callable) -> int:
-    """Compare two files of predictions; return the exit code."""
-    result = compare(first, second, resample_by=resample_by)
-    say(comparison_text(result, first, second))
-    warn(result["notes"])
+def compare_files(
+    first: str, second: str, source_column: str | None, resample_by: str | None, json_path: str | None, say: Callable
+) -> int:
+    """Compare two files of predictions, those of each data set by themselves; return the exit code."""
+    if source_column:
+        sources = compare_sources(first, second, source_column, resample_by)
+        measured = {"sources": sources}
+    else:
+        measured = compare(first, second, resample_by=resample_by)
+        sources = {"": measured}
+    for source, result in sources.items():
+        say(f"{source}{': ' if source else ''}{comparison_text(result, first, second)}")
+        warn(result["notes"])
     if json_path:
-        write_json(json_path, {"first": first, "second": second} | result)
+        write_json(json_path, {"first": first, "second": second} | measured)
     return 0
 
 
@@ -174,25 +188,32 @@ def measure_split(
     if loaded and loaded.sources and source in loaded.sources:
         calibration = loaded.sources[source].calibration
     mapping = calibration.describe() if calibration else f"as in {options.predictions}"
-    report = evaluation_report(scored.table, options.split, mapping, options.group_by, options.resample_by)
+    trained, count, notes, group_by = loaded.options if loaded else {}, None, [], options.group_by
+    if source is not None and group_by and has_too_many_groups(scored.table, group_by):
+        notes.append(f"--group_by {group_by}: more than {MAX_GROUPS} groups; nothing was measured within them")
+        group_by = None
+    report = evaluation_report(scored.table, options.split, mapping, group_by, options.resample_by)
     report["controls"] = None
     if options.controls:
         report["controls"] = measure_controls(scored, loaded, options.fragment_draws, score, options.resample_by)
-    trained, count, notes = loaded.options if loaded else {}, None, []
     if loaded and labels:
         rows = labels.split(options.split)
         rows = rows[rows["image"].isin(scored.table["image"])]
         if options.split != "train":
             count = count_training_images(rows, trained)
-        notes += training_notes(labels, options.split, count, trained, options.database)
+        notes += training_notes(labels, len(rows), options.split, count, trained, options.database)
     if loaded and loaded.sources and source is None and options.split != "train":
         notes.append(
             f"the checkpoint was trained on {', '.join(loaded.sources)}; all scores are on the scale of "
             f"{loaded.options['score_scale']}: if the label file has images of several data sets, give --source_column"
         )
+    elif source is None:
+        notes += several_sources_note(scored.table)
     notes += few_groups_note(resampling_groups(scored.table, options.resample_by), options.resample_by)
     if labels and options.database == "csv":
         notes += orientation_notes(report, options.lower_is_better, trained)
+    if source is not None:
+        notes = [f"{source}: {note}" for note in notes]
     warn(notes)
     return report | {
         "source": source,

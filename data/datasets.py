@@ -87,7 +87,8 @@ class PairDataset(Dataset):
         seed: 0 <= seed < 2**32.
         packed: where the views are read; None to cut them from the image files.
         pairing: "partner" for two samples per item, "batch" for one, where the batch forms the pairs.
-        flip: mirror every other photograph, all its views alike; left and right carry no information about quality.
+        flip: mirror each photograph with probability 1/2, all its views alike; left and right carry no information
+            about quality.
         standardise: shift and scale opinions by their mean and s.d., those of each source by its own.
         source_column: column of the table that says which data set a photograph is from; its opinions are compared only
             with those of the same source. None if all are from one.

@@ -1,5 +1,6 @@
 """The published label files of known data sets, each read into one table of the same columns."""
 
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -160,22 +161,27 @@ def _read_sr4kiqa(folder: Path, paths: _Paths) -> pd.DataFrame:
     return pd.DataFrame({"image": frame[0], "mos": to_numbers(frame[2])}).assign(**columns)
 
 
+def _read_published(database: str, path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such label file", str(path))
+    return read_labels(database, path, "", "", "")
+
+
 def _read_uhd_iqa(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read uhd-iqa-metadata.csv (Hosu et al., ECCV 2024 Workshops)."""
-    table = read_labels("UHD_IQA", folder / "uhd-iqa-metadata.csv", "", "", "")
+    table = _read_published("UHD_IQA", folder / "uhd-iqa-metadata.csv")
     return table.assign(group=table["user_name"])
 
 
 def _read_simulated(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read what `prepare.py synthetic` wrote, in UHD-IQA's format; groups are the faults."""
-    frame = _read_csv(folder / "uhd-iqa-metadata.csv")
-    table = read_labels("UHD_IQA", folder / "uhd-iqa-metadata.csv", "", "", "")
-    return table.assign(group=frame["degradation"].to_numpy())
+    table = _read_published("UHD_IQA", folder / "uhd-iqa-metadata.csv")
+    return table.assign(group=table["degradation"])
 
 
 def _read_ava(folder: Path, paths: _Paths) -> pd.DataFrame:
     """Read AVA.txt (Murray et al., CVPR 2012)."""
-    return read_labels("AVA", folder / "AVA.txt", "", "", "")[["image", "mos"]]
+    return _read_published("AVA", folder / "AVA.txt")[["image", "mos"]]
 
 
 def _read_koniq(folder: Path, paths: _Paths) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data.decode import decode_rgb
+from data.decode import ImageError, decode_rgb
 
 SIDE = 16  # of the grid of signs that make a hash: 256 bits
 MAX_DISTANCE = 18
@@ -27,18 +27,30 @@ def image_hash(path: str) -> np.ndarray:
     return (np.diff(pixels, axis=1) > 0).ravel()
 
 
-def look_alikes_of_test(table: pd.DataFrame, num_workers: int = 1) -> list[str]:
+def look_alikes_of_test(table: pd.DataFrame, num_workers: int = 1) -> tuple[list[str], list[str]]:
     """Return the training and validation images of a data set that look like one of its test images.
 
     Args:
         table: rows with `image`, `path` and `split`.
         num_workers: threads that decode.
 
-    Raises:
-        ImageError: an image cannot be decoded.
+    Returns:
+        Their names; and what is wrong with each image that cannot be decoded, which looks like no other.
     """
+
+    def attempt(path: str) -> np.ndarray | ImageError:
+        try:
+            return image_hash(path)
+        except ImageError as error:
+            return error
+
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
-        bits = np.array(list(pool.map(image_hash, table["path"])))
+        hashes = list(pool.map(attempt, table["path"]))
+    problems = [str(found) for found in hashes if isinstance(found, ImageError)]
+    is_readable = [isinstance(found, np.ndarray) for found in hashes]
+    table, bits = table[is_readable], np.array([found for found in hashes if isinstance(found, np.ndarray)])
+    if table.empty:
+        return [], problems
     is_test = (table["split"] == "test").to_numpy()
     signs = np.where(bits, 1, -1).astype(np.float32)
     others, tested = signs[~is_test], signs[is_test].T
@@ -46,4 +58,4 @@ def look_alikes_of_test(table: pd.DataFrame, num_workers: int = 1) -> list[str]:
     for start in range(0, len(others), ROWS_AT_ONCE):
         agreement = others[start : start + ROWS_AT_ONCE] @ tested  # equal bits minus different bits
         alike[start : start + ROWS_AT_ONCE] = (agreement >= bits.shape[1] - 2 * MAX_DISTANCE).any(axis=1)
-    return table.loc[~is_test, "image"][alike].tolist()
+    return table.loc[~is_test, "image"][alike].tolist(), problems

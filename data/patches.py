@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from data.decode import DEFAULT_MAX_PIXELS
-from data.fragments import enlarge_to_fit
+from data.fragments import enlarge_to_fit, enlarged_size
 from data.layout import to_view
 
 POLICIES = ("all", "texture")
@@ -57,9 +57,7 @@ def count_patches(height: int, width: int, size: int, policy: str = "all", count
     """Return how many patches `cut_patches` cuts out of a photograph without a generator."""
     if policy == "texture":
         return N_PATCHES
-    shortest = min(height, width)
-    if shortest < size:  # enlarged first
-        height, width = -(-height * size // shortest), -(-width * size // shortest)
+    height, width = enlarged_size(height, width, size)
     return count or (height // size) * (width // size)
 
 

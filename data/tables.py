@@ -186,6 +186,16 @@ def data_fingerprint(table: pd.DataFrame, source_column: str | None = None) -> s
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
+def order_fingerprint(table: pd.DataFrame) -> str:
+    """Return a short hash of the images' names in the order of rows, and of `teacher` if the table has it (sha256).
+
+    The random draws of a photograph depend on its row.
+    """
+    teacher = table["teacher"] if "teacher" in table else [0.0] * len(table)
+    lines = [f"{name}\t{score:.9g}\n" for name, score in zip(table["image"], teacher, strict=True)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
 def _leave_out(
     frame: pd.DataFrame, images: pd.Series, problem: str, skip_missing: bool, notes: list[str]
 ) -> pd.DataFrame:

@@ -9,7 +9,6 @@ that the command can be interrupted.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -22,12 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from data.decode import decode_rgb  # noqa: E402
-from data.files import replace_file  # noqa: E402
+from data.files import replace_file, write_json  # noqa: E402
 from data.label_files import TableError  # noqa: E402
 from data.tables import load_table  # noqa: E402
 from models.imagenet import packaged_state_dict  # noqa: E402
 from utils.calibration import fit_calibration  # noqa: E402
-from utils.command_line import entry_point  # noqa: E402
+from utils.command_line import entry_point, result_file  # noqa: E402
 from utils.progress import progress_bar  # noqa: E402
 from utils.reporting.measures import group_report, measure, measures_table  # noqa: E402
 
@@ -97,7 +96,7 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("table", type=Path, help="label table of `prepare.py labels`")
     parser.add_argument("--source", default="BIQ2021", help="data set of the table")
-    parser.add_argument("--json", type=Path, help="write the measures here as well")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="write the measures here as well")
     options = parser.parse_args(args)
     if not options.table.is_file():
         raise TableError(
@@ -131,7 +130,7 @@ def main(args: list[str] | None = None) -> int:
         print("Within groups, the ridge regression; PLCC, RMSE and MAE are of raw scores")
         print(measures_table(report["ridge on ImageNet features, within groups"]))
     if options.json:
-        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        write_json(options.json, report)
     return 0
 
 

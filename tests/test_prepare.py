@@ -10,12 +10,16 @@ from data.known_datasets import SR4KIQA_FOLDS
 from data.seeding import Purpose, derive_generator
 from data.synthetic import render_scene
 from data.tables import load_table
-from utils.errors import EXIT_UNUSABLE_INPUT
+from utils.errors import EXIT_INTERRUPTED, EXIT_UNUSABLE_INPUT
 
 SMALL = ["--scenes=3", "--height=96", "--width=128", "--num_workers=1"]
 
 
-def test_a_data_set_is_made_and_replaced_only_with_overwrite(tmp_path, capsys):
+def interrupt(*words, **more) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_data_set_is_made_and_replaced_only_with_overwrite(tmp_path, capsys, monkeypatch):
     out = ["synthetic", f"--out={tmp_path}", *SMALL]
     assert prepare.main(out) == 0
     labels = tmp_path / "uhd-iqa-metadata.csv"
@@ -23,6 +27,10 @@ def test_a_data_set_is_made_and_replaced_only_with_overwrite(tmp_path, capsys):
     assert prepare.main([*out, "--seed=5"]) == EXIT_UNUSABLE_INPUT
     assert "--overwrite" in capsys.readouterr().err
     assert labels.read_bytes() == before
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "make_synthetic_dataset", interrupt)
+        assert prepare.main([*out, "--seed=5", "--overwrite"]) == EXIT_INTERRUPTED
+    assert not (tmp_path / prepare.LABEL_FILE).exists(), "old opinions beside new images"
     assert prepare.main([*out, "--seed=5", "--overwrite"]) == 0
     assert labels.read_bytes() != before
 
@@ -99,11 +107,12 @@ def test_look_alikes_of_test_images_are_left_out_by_request(opinion_sets, tmp_pa
         (["BIQ2021"], "is not NAME=FOLDER"),
         (["BIQ2021=missing_folder"], "missing_folder is not a folder"),
         (["SPAQ=.", "SPAQ=."], "given twice"),
+        (["SPAQ=.", "--out=photo.jpg"], "photo.jpg has the extension of a photograph"),
     ],
 )
 def test_data_sets_that_cannot_be_read_are_named(words, message, tmp_path, capsys):
     try:
-        code = prepare.main(["labels", *words, "--out", f"{tmp_path}/out.csv"])
+        code = prepare.main(["labels", "--out", f"{tmp_path}/out.csv", *words])
     except SystemExit as stop:
         code = stop.code
     assert code == 2

@@ -38,7 +38,7 @@ def test_the_page_has_all_its_parts_and_asks_nobody_else(build):
         assert "http:" not in text
         assert "https:" not in text
         for used in re.findall(r"""(?:from|src=|href=|URL\()\s*["']\.?/?([\w.-]+\.(?:m?js|css|onnx|json))["']""", text):
-            assert used in (*build.PAGE, *build.RUNTIME, "model.onnx", "model.json")
+            assert used in (*build.PAGE, *build.RUNTIME.values(), "model.onnx", "model.json")
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', (SCORER / "index.html").read_text()).group(1)
     assert "default-src 'none'" in policy
     assert "connect-src 'self'" in policy
@@ -98,6 +98,9 @@ def odd_photographs(photographs, tmp_path_factory) -> Path:
     (folder / "notes.txt").write_text("not a photograph")
     whole = (photographs / "plain.jpg").read_bytes()
     (folder / ".thumbnails" / "small.jpg").write_bytes(whole)
+    (folder / "uiqa_report_0").mkdir()
+    (folder / "uiqa_report_0" / "small.jpg").write_bytes(whole)
+    Image.new("L", (9, 9)).save(folder / "moving.gif")
     for name in ("film behind.jpg", "below/film behind.jpg"):
         (folder / name).write_bytes(whole + bytes(200_000))
     scene = render_scene(np.random.default_rng(6), 300, 400)
@@ -115,6 +118,15 @@ def odd_photographs(photographs, tmp_path_factory) -> Path:
 def expected(photographs) -> dict:
     loaded = load_model()
     return {name: loaded.score(photographs / name) for name in ("plain.jpg", ROTATED)}
+
+
+class PlainServer(http.server.SimpleHTTPRequestHandler):
+    """Any static server: without the headers that allow threads, and with nginx's type of a module."""
+
+    extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {".mjs": "application/octet-stream"}
+
+    def log_message(self, *message: object) -> None:
+        """Print nothing."""
 
 
 @pytest.mark.slow
@@ -141,8 +153,7 @@ class TestInABrowser:
         if server_kind == "isolated":
             server = build.serve(site, 0)
         else:  # any static server, without the headers that allow threads
-            quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=site))
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(PlainServer, directory=site))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         faults, requests = watch(page)
@@ -222,7 +233,7 @@ class TestInABrowser:
     @pytest.mark.parametrize("opened", [("isolated", "light", 1280)], indirect=True)
     def test_a_folder_gives_pythons_scores_or_says_why_not(self, opened, odd_photographs, tmp_path):
         opened.set_input_files("#folder", odd_photographs)
-        count = opened.locator("#count", has_text="7 of 7 done, 4 failed, 1 other files ignored")
+        count = opened.locator("#count", has_text="7 of 7 done, 4 failed, 2 other files ignored")
         count.wait_for(timeout=120_000)
         rows = {row["image"].partition("/")[2]: row for row in self.csv_rows(opened, tmp_path)}
         assert list(rows) == sorted(rows)
@@ -246,6 +257,26 @@ class TestInABrowser:
         self.drop(opened, photographs, "6 of 6 done, 2 failed")
         assert opened.evaluate("document.activeElement.ariaLabel") == focused
         assert focused.endswith(opened.locator(".card b").nth(2).inner_text())  # another place, as there are two more
+
+    @pytest.mark.parametrize("opened", [("plain", "dark", 390)], indirect=True)
+    def test_a_press_while_photographs_finish_opens_the_card(self, opened, photographs, expected):
+        expect = pytest.importorskip("playwright.sync_api").expect
+        self.drop(opened, photographs)
+        opened.locator(".card").last.hover()
+        opened.mouse.down()
+        self.drop(opened, photographs, "6 of 6 done, 2 failed")
+        opened.mouse.up()
+        expect(opened.locator("#detail")).to_be_visible()
+
+    def test_the_whole_picture_of_a_card_is_seen(self, opened, photographs):
+        self.drop(opened, photographs)
+        cut = opened.locator(".card .stack").evaluate_all(
+            """frames => frames.filter(frame => {
+                const [outer, inner] = [frame, frame.querySelector("img")].map(part => part.getBoundingClientRect());
+                return inner.height === 0 || inner.bottom > outer.bottom + 1 || inner.right > outer.right + 1;
+            }).length"""
+        )
+        assert cut == 0
 
     def test_a_turned_photograph_is_shown_upright(self, opened, photographs):
         self.drop(opened, photographs)

@@ -14,6 +14,7 @@ import test as test_script
 import train
 from utils.checkpoint import load_checkpoint, load_model
 from utils.errors import EXIT_FAILED_IMAGES
+from utils.reporting import measures
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,24 @@ def test_options_that_do_not_fit_are_named(words, message, labels, tiny_model_op
         code = stop.code
     assert code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_source_with_many_groups_leaves_the_others_measured(folder, labels, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(measures, "MAX_GROUPS", 2)
+    table = pd.read_csv(labels)
+    table["group"] = np.where(table["source"] == "one", table["image"], table["group"])
+    table.to_csv(tmp_path / "many.csv", index=False)
+    words = ["--checkpoint", f"{folder}/ckpts/two/best.pth", "--metadata", f"{tmp_path}/many.csv", "--database", "csv"]
+    more = ["--source_column", "source", "--group_by", "group", "--logdir", f"{tmp_path}/logs"]
+    assert test_script.main([*words, *more, "--json", f"{tmp_path}/m.json"]) == 0
+    sources = json.loads((tmp_path / "m.json").read_text())["sources"]
+    assert sources["one"]["groups"] is None
+    assert sources["hundred"]["groups"]
+    assert "one: --group_by group: more than" in capsys.readouterr().err
+
+
+def test_predictions_of_several_sources_are_not_pooled_without_a_word(evaluated, folder, capsys):
+    assert (
+        test_script.main(["--predictions", f"{folder}/logs/two/predictions_test.csv", "--logdir", f"{folder}/l"]) == 0
+    )
+    assert "give --source_column source" in capsys.readouterr().err

@@ -400,6 +400,13 @@ def test_another_way_of_looking_is_trained_tested_and_used(words, command, tiny_
         assert len(list((tmp_path / "maps").iterdir())) == 1
 
 
+def test_more_validation_patches_than_pixels_allow_are_refused(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(command("many", "--model=Patches", "--patch_dimension=64", "--validation_patches=100000"))
+    assert stop.value.code == 2
+    assert "got 100000 of 64 x 64" in capsys.readouterr().err
+
+
 def test_a_model_learns_from_anothers_scores(command, tiny_dataset, tmp_path):
     labels = pd.read_csv(tiny_dataset / "uhd-iqa-metadata.csv")
     names = labels[labels["set"] == "training"]["image_name"]

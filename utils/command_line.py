@@ -266,7 +266,7 @@ def result_file(text: str) -> str:
 def table_file(text: str) -> str:
     """Check that a table can be written to a file."""
     if text == "-":
-        raise argparse.ArgumentTypeError("give a file; for standard output use --json -")
+        raise argparse.ArgumentTypeError("give a file; predict.py writes to standard output with --json -")
     return result_file(text)
 
 

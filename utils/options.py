@@ -231,12 +231,16 @@ def take_data_options(options: argparse.Namespace, trained: dict) -> None:
     parser = make_parser("")
     add_data_options(parser)
     defaults = vars(parser.parse_args([]))
+    is_other_format = options.database not in (None, trained.get("database"))
     # Another folder or format has another label file.
     not_inherited = {"metadata"} if options.database_dir is not None or options.database is not None else set()
     if not_inherited or options.metadata is not None:
-        not_inherited |= {"source_column", "database_dir"}
-    if options.database not in (None, trained.get("database")):
-        not_inherited.add("lower_is_better")
+        not_inherited.add("source_column")
+        # The images of an own label file lie beside it; those of UHD-IQA and AVA stay where they are.
+        if is_other_format or "csv" in (options.database, trained.get("database")) or options.metadata is None:
+            not_inherited.add("database_dir")
+    if is_other_format:
+        not_inherited |= {"lower_is_better", "split_by"}
     for name in DATA_OPTIONS:
         if getattr(options, name) is None:
             value = None if name in not_inherited else trained.get(name)

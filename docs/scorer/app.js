@@ -11,7 +11,10 @@ let limit = 1;
 let ignored = 0; // non-image files in folders
 
 byId("state").textContent = "Loading the model\u2026";
-const model = await fetch(new URL("model.json", import.meta.url)).then(response => response.json()).catch(error => {
+const model = await fetch(new URL("model.json", import.meta.url)).then(response => {
+  if (!response.ok) throw new Error(`the server answers ${response.status}`);
+  return response.json();
+}).catch(error => {
   unusable(`model.json: ${error.message}`);
   throw error;
 });
@@ -39,7 +42,8 @@ function unusable(error) {
 }
 
 // Files: chosen, dropped, or in chosen or dropped folders
-const isHidden = path => path.split("/").some(part => /^(\..*|@eaDir)$/.test(part));
+const isHidden = path => path.split("/").some(part => /^(\.|@eaDir|\$RECYCLE\.BIN|__MACOSX|uiqa_report_)/.test(part));
+const isPicture = file => file.type.startsWith("image/") && !/gif|svg|icon/.test(file.type);
 const byName = (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true});
 
 async function filesIn(entry) {
@@ -60,7 +64,7 @@ async function filesIn(entry) {
 
 function addFolder(files) { // as predict.py does: the pictures in it, by name
   const visible = files.filter(({name}) => !isHidden(name));
-  const pictures = visible.filter(({file}) => !file || file.type.startsWith("image/"));
+  const pictures = visible.filter(({file}) => !file || isPicture(file));
   ignored += visible.length - pictures.length;
   add(pictures.sort(byName));
 }
@@ -113,7 +117,8 @@ function finish(data) {
     if (data.type === "failed") Object.assign(entry, {state: "failed", error: data.error});
     else Object.assign(entry, data, {state: "scored", thumbnail: URL.createObjectURL(data.thumbnail)});
     const values = entries.filter(e => e.maps).slice(-200).flatMap(e => names(e).flatMap(n => relative(e.maps[n], mean(n))));
-    limit = colourLimit(values);
+    const newLimit = colourLimit(values); // every change draws all maps again
+    if (Math.abs(newLimit - limit) > 0.05 * limit || !entries.some(e => e.state === "waiting")) limit = newLimit;
     render();
   }
   next();
@@ -157,12 +162,26 @@ function render() { // at most once a frame, however many photographs finish
     byId("count").textContent = [`${done} of ${entries.length} done`, ...more.map(part => part.join(" "))].join(", ");
     byId("none").hidden = shownEntries.length > 0 || done - failed.length === 0;
     byId("failures").hidden = failed.length === 0;
-    byId("failures").replaceChildren(...failed.map(entry => element("div", `${entry.name}: ${entry.error}`)));
+    if (byId("failures").childElementCount !== failed.length) { // else a selection of their text would be lost
+      byId("failures").replaceChildren(...failed.map(entry => element("div", `${entry.name}: ${entry.error}`)));
+    }
     const focused = shownEntries.find(entry => entry.card && entry.card.contains(document.activeElement));
     shownEntries.forEach(updateCard);
-    byId("cards").replaceChildren(...shownEntries.map(entry => entry.card));
+    arrange(byId("cards"), shownEntries.map(entry => entry.card));
     if (focused) focused.card.querySelector("button").focus({preventScroll: true});
   });
+}
+
+// Put nodes into a list and take the others out. Those in their place stay: a browser drops the click on an element that
+// was out of the document while the button was down.
+function arrange(list, nodes) {
+  const wanted = new Set(nodes);
+  for (const node of [...list.children]) if (!wanted.has(node)) node.remove();
+  let at = list.firstChild;
+  for (const node of nodes) {
+    if (node === at) at = at.nextSibling;
+    else list.insertBefore(node, at);
+  }
 }
 
 function element(tag, text, kind) {
@@ -207,6 +226,7 @@ function withMap(entry, source, isShown) {
   const picture = element("img");
   picture.src = source;
   picture.alt = "";
+  picture.draggable = false; // dropped on this page it would be scored
   frame.append(picture);
   if (isShown && entry.maps.distortion) {
     const shortest = Math.min(entry.width, entry.height);
@@ -224,6 +244,7 @@ for (const id of ["sort", "search", "maps"]) byId(id).addEventListener("input", 
 
 // One photograph in detail
 function open(entry) {
+  forget(shown);
   shown = entry;
   byId("detail-name").textContent = entry.name;
   byId("detail-numbers").textContent =
@@ -233,9 +254,13 @@ function open(entry) {
   worker.postMessage({type: "detail", id: entry.id, file: entry.file, side: model.side});
 }
 
+function forget(entry) { // what only the dialog shows, a megabyte
+  if (entry && entry.picture) URL.revokeObjectURL(entry.picture);
+  if (entry) entry.picture = entry.views = undefined;
+}
+
 function showDetail({id, views, picture}) {
   if (!shown || shown.id !== id) return;
-  if (shown.picture) URL.revokeObjectURL(shown.picture);
   shown.picture = URL.createObjectURL(picture);
   shown.views = views;
   drawDetail();
@@ -279,9 +304,18 @@ byId("detail-maps").addEventListener("input", drawDetail);
 byId("previous").addEventListener("click", () => step(-1));
 byId("next").addEventListener("click", () => step(1));
 byId("close").addEventListener("click", () => byId("detail").close());
-byId("detail").addEventListener("click", event => { if (event.target === byId("detail")) byId("detail").close(); });
+let pressedOutside = false; // a selection of text may end there
+const isOutside = ({clientX: x, clientY: y}) => {
+  const box = byId("detail").getBoundingClientRect();
+  return x < box.left || x > box.right || y < box.top || y > box.bottom;
+};
+byId("detail").addEventListener("pointerdown", event => { pressedOutside = isOutside(event); });
+byId("detail").addEventListener("click", event => {
+  if (event.target === byId("detail") && pressedOutside) byId("detail").close();
+});
 byId("detail").addEventListener("close", () => {
   const card = shown && shown.card.querySelector("button");
+  forget(shown);
   shown = null;
   if (card) card.focus();
 });

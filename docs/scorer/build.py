@@ -28,7 +28,12 @@ from utils.export.onnx_graph import export_onnx  # noqa: E402
 from utils.loaded_model import LoadedModel  # noqa: E402
 
 PAGE = ("index.html", "style.css", "app.js", "colours.js", "files.js", "worker.js")
-RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+# Of onnxruntime-web, and its names on the page: nginx sends .mjs as a type that browsers do not run.
+RUNTIME = {
+    "ort.wasm.min.mjs": "ort.wasm.min.js",
+    "ort-wasm-simd-threaded.mjs": "ort-wasm-simd-threaded.js",
+    "ort-wasm-simd-threaded.wasm": "ort-wasm-simd-threaded.wasm",
+}
 SCALE = (0.0, 1.0)  # of BIQ2021's opinions, on which the model scores
 
 
@@ -57,8 +62,8 @@ def build(dist: Path) -> None:
     dist.mkdir(parents=True, exist_ok=True)
     for name in PAGE:
         shutil.copy(HERE / name, dist)
-    for name in RUNTIME:
-        shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / name, dist)
+    for packaged, name in RUNTIME.items():
+        shutil.copy(HERE / "node_modules" / "onnxruntime-web" / "dist" / packaged, dist / name)
     loaded, model = load_model(OWN_MODEL), dist / "model.onnx"
     if is_older(model, [OWN_MODEL, *Path(onnx_graph.__file__).parent.glob("*.py")]):
         export_onnx(loaded, model, half=True)

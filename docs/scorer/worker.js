@@ -1,13 +1,17 @@
 // Decodes photographs and scores them, away from the page's own thread.
-import * as ort from "./ort.wasm.min.mjs";
+import * as ort from "./ort.wasm.min.js";
 import {isCutShort, isWebp, takeWebpOrientation, upright} from "./files.js";
 
 const LARGEST = 150e6; // pixels: the decoded photograph and its copies have to fit into the browser's memory
+const STRIP = 4e6; // pixels read at a time: browsers limit the area of a canvas, some to 16.8 megapixels
 const THUMBNAIL = 400; // longer side, pixels
 const PICTURE = 1600;
 let session;
 
-ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
+ort.env.wasm.wasmPaths = {
+  mjs: new URL("ort-wasm-simd-threaded.js", import.meta.url).href,
+  wasm: new URL("ort-wasm-simd-threaded.wasm", import.meta.url).href,
+};
 ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
 
 async function fetchWithProgress(url) {
@@ -71,21 +75,25 @@ function pixelsOf(bitmap, side) {
   if (Math.max(width, height) * side / Math.min(width, height) * side > LARGEST) {
     throw new Error(`${width} x ${height} pixels: too narrow to be enlarged in the browser's memory`);
   }
-  const context = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
+  const rows = Math.max(1, Math.min(height, Math.floor(STRIP / width)));
+  const context = new OffscreenCanvas(width, rows).getContext("2d", {willReadFrequently: true});
   context.fillRect(0, 0, 1, 1);
   if (context.getImageData(0, 0, 1, 1).data[3] !== 255) { // a canvas beyond the browser's limits stays empty
     throw new Error(`${width} x ${height} pixels: a side is too long for this browser`);
   }
-  context.clearRect(0, 0, 1, 1);
-  context.drawImage(bitmap, 0, 0);
-  const rgba = context.getImageData(0, 0, width, height).data;
   const rgb = new Uint8Array(width * height * 3);
-  let opacity = 255;
-  for (let from = 0, to = 0; to < rgb.length; from += 4, to += 3) {
-    rgb[to] = rgba[from];
-    rgb[to + 1] = rgba[from + 1];
-    rgb[to + 2] = rgba[from + 2];
-    opacity &= rgba[from + 3];
+  let to = 0, opacity = 255;
+  for (let top = 0; top < height; top += rows) {
+    const count = Math.min(rows, height - top);
+    context.clearRect(0, 0, width, rows);
+    context.drawImage(bitmap, 0, top, width, count, 0, 0, width, count);
+    const rgba = context.getImageData(0, 0, width, count).data;
+    for (let from = 0; from < rgba.length; from += 4, to += 3) {
+      rgb[to] = rgba[from];
+      rgb[to + 1] = rgba[from + 1];
+      rgb[to + 2] = rgba[from + 2];
+      opacity &= rgba[from + 3];
+    }
   }
   // A canvas multiplies colours by their opacity: the picture's own cannot be read back.
   if (opacity !== 255) throw new Error("it has transparent parts, whose colours a browser does not keep: save it without transparency");

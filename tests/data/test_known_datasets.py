@@ -213,6 +213,10 @@ def test_an_opinion_that_is_no_number_is_refused(make):
         load_known_dataset("KADID-10k", folder)
 
 
-def test_a_missing_label_file_is_named(tmp_path):
-    with pytest.raises(TableError, match=r"SR4KIQA: there is no .*MOS\.csv"):
-        load_known_dataset("SR4KIQA", tmp_path)
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("SR4KIQA", "MOS.csv"), ("AVA", "AVA.txt"), ("UHD_IQA", "uhd-iqa-metadata.csv")],
+)
+def test_a_missing_label_file_is_named(name, file, tmp_path):
+    with pytest.raises(TableError, match=rf"{name}: there is no .*{file}.*; give the folder as its authors ship it"):
+        load_known_dataset(name, tmp_path)

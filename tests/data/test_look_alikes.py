@@ -1,5 +1,7 @@
 """Look-alikes: a photograph is recognised after it was resized or recompressed, another one is not."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,12 +30,20 @@ def files(tmp_path):
 
 
 def test_versions_of_a_test_image_are_found(files):
-    assert look_alikes_of_test(files) == ["0_small.png", "0_strong.jpg"]
-    assert look_alikes_of_test(files, num_workers=3) == ["0_small.png", "0_strong.jpg"]
+    assert look_alikes_of_test(files) == (["0_small.png", "0_strong.jpg"], [])
+    assert look_alikes_of_test(files, num_workers=3) == (["0_small.png", "0_strong.jpg"], [])
+
+
+def test_an_image_that_cannot_be_decoded_is_named_and_the_others_are_compared(files):
+    broken = Path(files["path"][3])
+    broken.write_bytes(b"no picture")
+    dropped, (problem,) = look_alikes_of_test(files)
+    assert dropped == ["0_small.png", "0_strong.jpg"]
+    assert broken.name in problem
 
 
 def test_a_table_without_test_images_has_no_look_alikes(files):
-    assert look_alikes_of_test(files.assign(split="train")) == []
+    assert look_alikes_of_test(files.assign(split="train")) == ([], [])
 
 
 def test_brightness_leaves_the_hash(tmp_path, files):

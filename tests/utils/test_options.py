@@ -94,3 +94,19 @@ def test_the_direction_of_opinions_is_that_of_training_except_in_another_databas
     options = argparse.Namespace(**dict.fromkeys(DATA_OPTIONS) | given)
     take_data_options(options, {"database": "csv", "database_dir": "d", "lower_is_better": True})
     assert options.lower_is_better is inherits
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "folder"),
+    [
+        ("UHD_IQA", {"metadata": "uhd-iqa-metadata.csv"}, "photographs"),
+        ("UHD_IQA", {"metadata": "labels.csv", "database": "csv"}, None),
+        ("csv", {"metadata": "labels.csv"}, None),
+        ("UHD_IQA", {"database_dir": "elsewhere"}, "elsewhere"),
+    ],
+)
+def test_the_folder_of_training_is_kept_for_another_label_file_of_the_same_data_set(trained, given, folder):
+    options = argparse.Namespace(**dict.fromkeys(DATA_OPTIONS) | given)
+    take_data_options(options, {"database": trained, "database_dir": "photographs", "split_by": "user_name"})
+    assert options.database_dir == folder
+    assert (options.split_by == "user_name") == ("database" not in given)

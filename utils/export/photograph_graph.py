@@ -182,7 +182,7 @@ def photograph_graph(network, spec: ViewSpec, calibration: Calibration | None):
 
     Returns:
         An ONNX model from PHOTOGRAPH, uint8 (H, W, 3), to `score` (1,), `quality` (1,), `bias`, for each view a map
-        (1, h, w), and the views themselves, uint8 (1, 3, S, S). Runtimes compute only the outputs that are asked for.
+        (1, h, w), and the views themselves, uint8 (1, 3, S, S).
 
     Raises:
         RunError: the views cannot be cut by ONNX operators.

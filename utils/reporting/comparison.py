@@ -9,6 +9,7 @@ from utils.errors import RunError
 from utils.metrics import bootstrap_distribution, plcc, srcc
 from utils.predictions import read_predictions
 from utils.reporting.measures import few_groups_note, resampled_text, resampling_groups
+from utils.reporting.notes import several_sources_note
 
 RESAMPLES = 10_000
 SCOPE = "two checkpoints, not two methods: the variation between training seeds is not included"
@@ -43,11 +44,31 @@ def compare(
         RunError: a file cannot be read, or the two do not hold the same images and opinions; or as
             `resampling_groups`.
     """
-    tables = [read_predictions(path) for path in (first, second)]
+    tables = _read_same(first, second)
+    result = _compare(tables, resamples, seed, resample_by)
+    return result | {"notes": [*result["notes"], *several_sources_note(tables[0])]}
+
+
+def compare_sources(
+    first: str | os.PathLike, second: str | os.PathLike, column: str, resample_by: str | None = None
+) -> dict[str, dict]:
+    """Return for each data set, named in a column of the first file, what `compare` returns for its photographs.
+
+    Raises:
+        RunError: there is no such column; or as `compare`.
+    """
+    tables = _read_same(first, second)
+    if column not in tables[0]:
+        raise RunError(f"--source_column {column}: no such column in {first}")
+    return {
+        str(name): _compare([rows, tables[1].loc[rows.index]], RESAMPLES, 0, resample_by)
+        for name, rows in tables[0].groupby(column, sort=False)
+    }
+
+
+def _compare(tables: list[pd.DataFrame], resamples: int, seed: int, resample_by: str | None) -> dict:
+    """Compare two tables of the same images in the same order, see `compare`."""
     groups = resampling_groups(tables[0], resample_by)
-    tables = [table.set_index("image") for table in tables]
-    _check_same(tables, (first, second))
-    tables[1] = tables[1].loc[tables[0].index]
     mapped = "quality" if all(np.isfinite(table["quality"]).all() for table in tables) else "score"
     mos, n = tables[0]["mos"].to_numpy(), len(tables[0])
     scores, qualities = (np.array([table[name] for table in tables]) for name in ("score", mapped))  # (2 files, n)
@@ -93,7 +114,13 @@ def comparison_text(result: dict, first: str, second: str) -> str:
     return "\n".join(lines)
 
 
-def _check_same(tables: list[pd.DataFrame], paths: tuple) -> None:
+def _read_same(*paths: str | os.PathLike) -> list[pd.DataFrame]:
+    """Read two files of predictions; return them with the images of the first, in its order.
+
+    Raises:
+        RunError: a file cannot be read, or they do not hold the same images and opinions.
+    """
+    tables = [read_predictions(path).set_index("image", drop=False) for path in paths]
     for one, other in ((0, 1), (1, 0)):
         unmatched = tables[one].index.difference(tables[other].index)
         if len(unmatched):
@@ -109,6 +136,7 @@ def _check_same(tables: list[pd.DataFrame], paths: tuple) -> None:
             f"{tables[0].index[row]} has MOS {mos[0][row]:g} in {paths[0]} and {mos[1][row]:g} in {paths[1]}; "
             "compare predictions for the same labels"
         )
+    return [tables[0], tables[1].loc[tables[0].index]]
 
 
 def _correlations(scores: np.ndarray, qualities: np.ndarray, mos: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ RESAMPLES = 1000
 MAX_GROUPS = 50
 UHD_IQA_TEST_IMAGES = 900  # what the published tables measure
 FEW_GROUPS = 10  # resampling fewer gives intervals that are too narrow
+NO_MAPPING_OF_SOURCE = "not available: the checkpoint has no mapping of this data set"
 NO_MAPPING = "not available: the checkpoint has no mapping; give one with --calibration FILE (UIQA.npy)"
 
 
@@ -101,6 +102,11 @@ def group_report(table: pd.DataFrame, column: str, resample_by: str | None = Non
     return {"column": column, "protocol": protocol, "measures": groups, "mean": values.mean().to_dict()}
 
 
+def has_too_many_groups(table: pd.DataFrame, column: str) -> bool:
+    """Return whether a column has more different entries than `group_names` allows; False without the column."""
+    return column in table and table[column].nunique() > MAX_GROUPS
+
+
 def group_names(table: pd.DataFrame, column: str) -> list:
     """Return the groups of a column, in natural order.
 
@@ -172,18 +178,22 @@ def protocol_notes(report: dict) -> dict[str, str]:
     split = report["split"]
     # Papers on other data sets fit on the test labels.
     is_published = report.get("database", "UHD_IQA") == "UHD_IQA" and report["n"] == UHD_IQA_TEST_IMAGES
-    note = {
-        "test": "; comparable with the published tables" if is_published else "",
-        "val": "; optimistic: the epoch was selected on these images",
+    caveat = {
+        "test": "",
+        "val": "; optimistic: epochs are selected on these images",
         "train": "; optimistic: the model was trained on these images",
         ALL: "",
     }[split]
     if report["training_images"]:
-        note = "; optimistic: training images are included"
-    notes = {"raw": "no mapping, raw scores" + (note if split in ("test", ALL) else "")}
-    if report["val_fitted"]:
-        mapping = report["val_fitted"]["mapping"]
-        notes["val_fitted"] = f"mapping {mapping}{note if mapping == 'fitted on validation' else ''}"
+        caveat = "; optimistic: training images are included"
+    comparable = "; comparable with the published tables" if split == "test" and is_published and not caveat else ""
+    mapping = report["val_fitted"] and report["val_fitted"]["mapping"]
+    if mapping and not mapping.startswith(("fitted on validation", "as in")):
+        caveat = ""  # the mapping of released weights: on which of these images they were trained is not known
+    notes = {"raw": f"no mapping, raw scores{caveat or comparable}"}
+    if mapping:
+        own = mapping.startswith("fitted on validation")
+        notes["val_fitted"] = f"mapping {mapping}{caveat or (comparable if own else '')}"
     return notes | {"test_fitted": f"mapping {report['test_fitted']['mapping']}; an upper bound, not a result"}
 
 
@@ -213,7 +223,7 @@ def summary(report: dict) -> str:
         measures_table(rows),
         "SRCC and KRCC are of raw scores. PLCC, RMSE and MAE:",
         f"  raw          {notes['raw']}",
-        f"  val-fitted   {notes.get('val_fitted', NO_MAPPING)}",
+        f"  val-fitted   {notes.get('val_fitted', NO_MAPPING_OF_SOURCE if report['source'] else NO_MAPPING)}",
         f"  test-fitted  {notes['test_fitted']}",
         f"Intervals: {report['bootstrap']}.",
     ]
@@ -227,6 +237,8 @@ def summary(report: dict) -> str:
         mean = ", ".join(f"{name} {value:.4f}" for name, value in groups["mean"].items())
         lines.append(f"mean over {len(named)} groups: {mean}")
         correlations += [measures["SRCC"] for measures in named.values()]
+        if report["resample_by"] and report["resample_by"]["column"] == groups["column"]:
+            lines.append("[nan, nan]: whole groups are resampled, and within one there is only one.")
     if not np.isfinite(correlations).all():
         lines.append("nan: correlations of constant values, or of fewer than two images, are undefined.")
     return "\n".join(lines)

@@ -32,11 +32,14 @@ def count_training_images(rows: pd.DataFrame, trained: Mapping[str, object]) -> 
     return int(rows["path"].map(os.path.realpath).isin(set(training["path"].map(os.path.realpath))).sum())
 
 
-def training_notes(labels: LabelTable, split: str, count: int | None, trained: Mapping, database: str) -> list[str]:
+def training_notes(
+    labels: LabelTable, images: int, split: str, count: int | None, trained: Mapping, database: str
+) -> list[str]:
     """Return a warning if training images are among those of an evaluation, or may be.
 
     Args:
         labels: the table of the evaluation.
+        images: that are measured.
         split: that is evaluated, or ALL.
         count: of `count_training_images`.
         trained: as for `count_training_images`.
@@ -45,9 +48,7 @@ def training_notes(labels: LabelTable, split: str, count: int | None, trained: M
     if split == "train":
         return []  # by request, and the notes on every protocol say so
     if count:
-        return [
-            f"the checkpoint was trained on {count} of the {len(labels.split(split))} images: measures are optimistic"
-        ]
+        return [f"the checkpoint was trained on {count} of the {images} images: measures are optimistic"]
     if trained:
         unknown = "the checkpoint may have been trained on some of these images: its training labels cannot be read"
         return [unknown] if count is None and split == ALL else []
@@ -57,6 +58,16 @@ def training_notes(labels: LabelTable, split: str, count: int | None, trained: M
     return [
         "the weights may have been trained on some of these images: they do not say on which, and the authors of the "
         "released ones drew 80 % of the same training rows"
+    ]
+
+
+def several_sources_note(table: pd.DataFrame) -> list[str]:
+    """Return a warning if predictions that are measured together are of several data sets."""
+    if "source" not in table or table["source"].nunique() < 2:
+        return []
+    return [
+        "the column source names several data sets, whose opinions may have different scales: give --source_column "
+        "source to measure each by itself"
     ]
 
 

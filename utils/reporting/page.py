@@ -139,9 +139,11 @@ def write_html_report(
 
 
 def _curve(table: pd.DataFrame) -> list[list[float]] | None:
-    """Return the mapping as two lists, scores in ascending order and their quality; None without one."""
-    mapped = table[["score", "quality"]].dropna().sort_values("score").drop_duplicates()
-    return None if mapped.empty else [mapped["score"].tolist(), mapped["quality"].tolist()]
+    """Return the mapping as two lists, scores in ascending order and their quality; None unless every score has one."""
+    if not is_mapped(table):
+        return None
+    mapped = table[["score", "quality"]].sort_values("score").drop_duplicates()
+    return [mapped["score"].tolist(), mapped["quality"].tolist()]
 
 
 def _finite(values: np.ndarray) -> list[float | None]:

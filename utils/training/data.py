@@ -14,7 +14,7 @@ from data.datasets import PairDataset, PhotographDataset
 from data.decode import ImageError
 from data.files import listing, printable
 from data.packed import PackedPhotographs, PackedViews
-from data.tables import LabelTable, TableError, data_fingerprint
+from data.tables import LabelTable, TableError, data_fingerprint, order_fingerprint
 from data.views import ViewSpec
 from utils.distributed import rank, world_size
 from utils.errors import RunError
@@ -22,6 +22,8 @@ from utils.inference import Photographs, load_batches
 from utils.options import load_labels
 from utils.predictions import read_predictions
 from utils.progress import progress_bar
+
+MAX_TEACHER_SHIFT = 3.0  # standard deviations between the means of a teacher's scores and of the opinions
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class TrainingData:
         validation_mos: (n,) float64, their opinions on the data set's scale.
         validation_sources: (n,) the source of each, "" if there is one source.
         score_scale: the source whose scale the scores of the saved model have.
-        fingerprint: of the names and opinions of both splits.
+        fingerprint: of the names and opinions of both splits, and of the order of the training images and their
+            teacher's scores.
     """
 
     table: LabelTable
@@ -67,7 +70,6 @@ def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingD
     _check_sources(options, table)
     training, validation = table.split("train"), table.split("val")
     validation_spec = replace(spec, patches=options.validation_patches)
-    fingerprint = " ".join(data_fingerprint(rows, options.source_column) for rows in (training, validation))
     packed = None
     if options.packed:
         packed = PackedViews(options.packed, pd.concat([training, validation]), validation_spec, options.random_seed)
@@ -76,7 +78,9 @@ def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingD
         training = training.assign(
             teacher=teacher_scores(options.distill_from, training["image"], options.source_column)
         )
+        check_scale_of_teacher(training, options.distill_from, options.source_column)
     column = options.source_column
+    fingerprints = [data_fingerprint(rows, column) for rows in (training, validation)]
     return TrainingData(
         table=table,
         training=PairDataset(
@@ -95,7 +99,7 @@ def load_training_data(options: argparse.Namespace, spec: ViewSpec) -> TrainingD
         validation_mos=validation["mos"].to_numpy(),
         validation_sources=validation[column].to_numpy() if column else np.full(len(validation), ""),
         score_scale=(options.score_scale or training[column].iloc[0]) if column else "",
-        fingerprint=fingerprint,
+        fingerprint=" ".join([*fingerprints, order_fingerprint(training)]),
     )
 
 
@@ -166,6 +170,21 @@ def teacher_scores(path: str, images: pd.Series, source_column: str | None = Non
             f"{missing[0]}. Write it with: python test.py --split train and the teacher's --checkpoint"
         )
     return scores.to_numpy(float)
+
+
+def check_scale_of_teacher(training: pd.DataFrame, path: str, source_column: str | None = None) -> None:
+    """Check that a teacher's scores are on the scale of the opinions, those of each source by themselves.
+
+    Raises:
+        RunError: their mean is more than MAX_TEACHER_SHIFT standard deviations from that of the opinions.
+    """
+    for source, rows in training.groupby(source_column) if source_column else [("", training)]:
+        scores, mos = rows["teacher"].mean(), rows["mos"].mean()
+        if abs(scores - mos) > MAX_TEACHER_SHIFT * max(rows["mos"].std(ddof=0), rows["teacher"].std(ddof=0)):
+            raise RunError(
+                f"--distill_from {path}: the scores{f' of {source}' if source else ''} are on another scale than its "
+                f"opinions: means {scores:.3g} and {mos:.3g}; the teacher must have learned from this data set"
+            )
 
 
 def unusable_images(

@@ -137,7 +137,8 @@ def run_folders(snapshot: str, logdir: str, run: str, resume: str | None, overwr
         RunError: there is a checkpoint already that was not to be replaced, or a folder cannot be made.
     """
     snapshots, logs = Path(snapshot) / run, Path(logdir) / run
-    existing = [path for path in (snapshots / "last.pth", snapshots / "best.pth") if path.exists()]
+    last = snapshots / "last.pth"
+    existing = [path for path in (last, previous_of(last), snapshots / "best.pth") if path.exists()]
     resumed = resume and (resume == "auto" or Path(resume).resolve().parent == snapshots.resolve())
     if existing and not (overwrite or resumed):
         raise RunError(
@@ -159,12 +160,18 @@ def find_checkpoint(resume: str, last: Path) -> tuple[Path, Checkpoint] | None:
 
     Raises:
         CheckpointError: there is no such file, or none that can be read.
-        RunError: it is not the checkpoint of a training.
+        RunError: it is not the checkpoint of a training; or with "auto" the run has only a best.pth, which a new
+            training would replace.
     """
     path = last if resume == "auto" else Path(resume)
     if resume == "auto" and not path.exists():
         path = previous_of(last)
         if not path.exists():
+            if last.with_name("best.pth").exists():
+                raise RunError(
+                    f"{last.with_name('best.pth')} is of a run that cannot be resumed, as {last.name} is gone: name "
+                    "this run differently with --run, or replace it with --overwrite"
+                )
             return None
     try:
         checkpoint = load_checkpoint(path)
@@ -196,8 +203,12 @@ def check_same_training(path: Path, checkpoint: Checkpoint, options: dict, finge
         for name in sorted({*before, *options} - independent)
         if before.get(name) != options.get(name)
     ]
-    if checkpoint.fingerprint != fingerprint:
+    # Earlier versions kept no hash of the order.
+    before, now = checkpoint.fingerprint.split(), fingerprint.split()
+    if before[:2] != now[:2]:
         changes.append("the images or MOS labels differ")
+    elif before[2:] and before[2:] != now[2:]:
+        changes.append("the training images are in another order, or their --distill_from scores differ")
     if changes:
         raise RunError(
             f"{path} was trained with different settings: {'; '.join(changes)}. Resume with the same options, or start "

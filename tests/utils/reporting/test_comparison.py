@@ -9,7 +9,7 @@ from scipy import stats
 
 import test as test_entry
 from utils.errors import EXIT_UNUSABLE_INPUT, RunError
-from utils.reporting.comparison import compare, comparison_text
+from utils.reporting.comparison import compare, compare_sources, comparison_text
 
 
 @pytest.fixture
@@ -152,3 +152,21 @@ def test_a_comparison_by_a_missing_or_coarse_column_says_so(table, tmp_path, cap
     result = json.loads(captured.out)
     assert result["notes"]
     assert "two checkpoints, not two methods" in result["compares"]
+
+
+def test_data_sets_are_compared_one_by_one(table, tmp_path, capsys):
+    second = table.assign(image="b" + table["image"], mos=5 * table["mos"], score=5 * table["score"])
+    both = pd.concat([table.assign(source="one"), second.assign(source="five")])
+    worse = both.assign(score=both["score"].to_numpy()[::-1])
+    paths = write(tmp_path, a=both, b=worse)
+    result = compare_sources(*paths, "source")
+    assert list(result) == ["one", "five"]
+    for name, rows in both.groupby("source"):
+        alone = compare(*write(tmp_path, c=rows, d=worse.loc[(worse["source"] == name).to_numpy()]))
+        assert result[name] == alone
+    assert test_entry.main(["--compare", *paths, "--source_column", "source", f"--json={tmp_path}/c.json"]) == 0
+    assert "five: Two checkpoints, 80 images" in capsys.readouterr().out
+    assert json.loads((tmp_path / "c.json").read_text())["sources"]["one"]["n"] == 80
+    with pytest.raises(RunError, match="no such column"):
+        compare_sources(*paths, "study")
+    assert "give --source_column source" in compare(*paths, resamples=2)["notes"][0]

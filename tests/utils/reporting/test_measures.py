@@ -67,6 +67,9 @@ def test_a_superscript_in_a_name_is_no_number():
         ("test", "fitted on validation", "comparable with the published tables"),
         ("val", "fitted on validation", "optimistic"),
         ("train", "fitted on validation", "optimistic"),
+        ("val", "fitted on validation of BIQ2021", "optimistic"),
+        ("train", "as in predictions_train.csv", "optimistic"),
+        ("test", "as in predictions_test.csv", ""),
         ("test", "fitted on UIQA.npy (as released)", ""),
     ],
 )
@@ -77,6 +80,7 @@ def test_only_the_test_split_is_comparable_with_published_tables(split, mapping,
     assert note in notes["val_fitted"]
     assert ("comparable" in notes["val_fitted"]) == (note == "comparable with the published tables")
     assert ("comparable" in notes["raw"]) == (split == "test")
+    assert ("optimistic" in notes["raw"]) == (split != "test")
 
 
 def test_other_data_sets_are_not_compared_with_the_tables_of_uhd_iqa(report):
@@ -294,3 +298,12 @@ def test_training_images_among_those_measured_are_said_everywhere(report):
     assert heading(report | {"split": "all"}) == "all 60 images"
     leaky = protocol_notes(report | {"training_images": 5})
     assert "published" not in leaky["raw"] + leaky["val_fitted"]
+
+
+def test_intervals_within_the_groups_that_are_resampled_are_explained(sample):
+    scores, mos = sample
+    number = np.arange(len(mos))
+    table = predictions(scores, mos).assign(image=number, content=number % 3)
+    report = evaluation_report(table, "test", "", group_by="content", resample_by="content")
+    report |= {"controls": None, "predictions": None, "checkpoint": "best.pth"}
+    assert "[nan, nan]: whole groups are resampled" in summary(report)

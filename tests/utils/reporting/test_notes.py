@@ -31,7 +31,7 @@ def test_another_seed_puts_training_images_into_validation(tmp_path):
     assert count_training_images(table.split("val"), own_options(folder, random_seed=1)) == 0
     count = count_training_images(table.split("val"), own_options(folder, random_seed=2))
     assert count > 0
-    (note,) = training_notes(table, "val", count, own_options(folder), "UHD_IQA")
+    (note,) = training_notes(table, 8, "val", count, own_options(folder), "UHD_IQA")
     assert f"trained on {count} of the 8 images" in note
 
 
@@ -45,13 +45,13 @@ def test_what_cannot_be_known_is_none_and_a_warning_where_all_rows_are_read(fold
     gone = own_options(tmp_path / "gone")
     assert count_training_images(table.split(ALL), gone) is None
     assert count_training_images(table.split(ALL), {}) is None
-    assert "may have been trained" in training_notes(table, ALL, None, gone, "UHD_IQA")[0]
-    assert training_notes(table, "test", None, gone, "UHD_IQA") == []
+    assert "may have been trained" in training_notes(table, 9, ALL, None, gone, "UHD_IQA")[0]
+    assert training_notes(table, 9, "test", None, gone, "UHD_IQA") == []
 
 
 class TestReleasedWeights:
     def notes(self, table: LabelTable, split: str, database: str = "UHD_IQA") -> list[str]:
-        return training_notes(table, split, None, {}, database)
+        return training_notes(table, 9, split, None, {}, database)
 
     def test_validation_images_of_the_training_only_file_may_be_training_images(self, tmp_path):
         table = load_table("UHD_IQA", make(tmp_path, labels(["training"] * 10), TRAINING_ONLY), ("val",))

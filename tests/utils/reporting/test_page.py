@@ -208,6 +208,18 @@ def test_the_headline_is_never_fitted_on_the_test_labels(mapped, protocol, tmp_p
     assert "an upper bound, not a result" in text
 
 
+def test_a_report_on_a_data_set_has_its_name_and_no_curve_through_a_part_of_its_images(tmp_path):
+    mos = np.random.default_rng(0).uniform(0.2, 0.9, 40)
+    table = pd.DataFrame({"image": [f"{i}.jpg" for i in range(40)], "mos": mos, "score": mos, "quality": mos})
+    table.loc[0, "quality"] = np.nan
+    report = evaluation_report(table, "test", "") | {"source": "BIQ2021"}
+    report |= dict.fromkeys(("controls", "checkpoint", "labels", "split_rule", "failures", "notes"))
+    write_html_report(tmp_path / "r.html", report, table, [None] * 40, {}, None, {})
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "<h1>BIQ2021: test split, 40 images</h1>" in page
+    assert re.search(r'"curve": null', page)
+
+
 @pytest.mark.parametrize("is_grouped", [True, False])
 def test_the_table_has_a_column_of_groups_only_if_there_are_groups(is_grouped, tmp_path):
     mos = np.linspace(0.2, 0.9, 20)

@@ -14,6 +14,7 @@ from utils.options import view_spec
 from utils.training import data
 from utils.training.data import (
     TrainingData,
+    check_scale_of_teacher,
     handle_bad_images,
     load_training_data,
     teacher_scores,
@@ -61,6 +62,18 @@ def test_a_teachers_scores_are_those_of_the_images_in_their_order(tmp_path):
     np.testing.assert_array_equal(teacher_scores(f"{tmp_path}/teacher.csv", pd.Series(["c", "a"])), [0.3, 0.1])
     with pytest.raises(RunError, match="lacks the scores of 1 of 2 training images, for example d"):
         teacher_scores(f"{tmp_path}/teacher.csv", pd.Series(["a", "d"]))
+
+
+def test_a_teacher_on_another_scale_is_refused():
+    mos = np.array([2.0, 3.0, 4.0, 0.2, 0.5, 0.8])
+    table = pd.DataFrame({"mos": mos, "teacher": mos + 0.1, "source": ["five"] * 3 + ["one"] * 3})
+    check_scale_of_teacher(table, "teacher.csv", "source")
+    check_scale_of_teacher(table, "teacher.csv")
+    table.loc[:2, "teacher"] = [0.2, 0.4, 0.6]
+    with pytest.raises(RunError, match=r"the scores of five are on another scale.*0\.4 and 3"):
+        check_scale_of_teacher(table, "teacher.csv", "source")
+    with pytest.raises(RunError, match="the scores are on another scale"):
+        check_scale_of_teacher(table[:3], "teacher.csv")
 
 
 def test_a_label_column_called_teacher_is_not_a_target(tiny_dataset, tmp_path):

@@ -119,6 +119,29 @@ def test_auto_begins_where_there_is_nothing_to_resume_and_a_path_must_be_there(c
     assert "--pretrained_path" in capsys.readouterr().err
 
 
+def test_auto_replaces_no_finished_run_whose_last_checkpoint_is_gone(command, tmp_path, capsys):
+    assert train.main(command("run", "--num_epochs=1")) == 0
+    for name in ("last.pth", "previous.pth"):
+        (tmp_path / "ckpts/run" / name).unlink()
+    best = (tmp_path / "ckpts/run/best.pth").read_bytes()
+    assert train.main(command("run", "--num_epochs=1", "--resume=auto")) == EXIT_UNUSABLE_INPUT
+    assert "last.pth is gone" in capsys.readouterr().err
+    assert (tmp_path / "ckpts/run/best.pth").read_bytes() == best
+    (tmp_path / "ckpts/run/best.pth").rename(tmp_path / "ckpts/run/previous.pth")
+    assert train.main(command("run", "--num_epochs=1")) == EXIT_UNUSABLE_INPUT
+    assert "previous.pth exists already" in capsys.readouterr().err
+
+
+def test_a_training_is_not_resumed_with_its_images_in_another_order(command, tiny_dataset, tmp_path, capsys):
+    table = pd.read_csv(tiny_dataset / "uhd-iqa-metadata.csv")
+    words = command("run", "--num_epochs=2", f"--metadata={tmp_path}/labels.csv", "--resume=auto")
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    assert train.main(words) == 0
+    table[::-1].to_csv(tmp_path / "labels.csv", index=False)
+    assert train.main(words) == EXIT_UNUSABLE_INPUT
+    assert "the training images are in another order" in capsys.readouterr().err
+
+
 def test_another_run_that_is_resumed_brings_its_best_along(command, tmp_path):
     assert train.main(command("one", "--num_epochs=2")) == 0
     last = tmp_path / "ckpts/one/last.pth"
