@@ -88,7 +88,13 @@ def benchmark_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=integer(1), metavar="N", help="torch's threads (default: the suite's, 1 or 2)"
     )
-    parser.add_argument("--batch_size", type=integer(1), default=1, metavar="N", help="images, or pairs, per pass")
+    parser.add_argument(
+        "--batch_size",
+        type=integer(1),
+        default=1,
+        metavar="N",
+        help="images, or pairs, per pass (suites forward, contributions, train_step)",
+    )
     parser.add_argument("--backbone", choices=list(SWIN_CONFIGS), default="swin_t", help="torchvision's trunk to time")
     parser.add_argument(
         "--config", metavar="FILE", help="a config of train.py, whose model to time instead (suite latency)"
@@ -104,7 +110,9 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
     suite = SUITES[options.suite]
     if options.suite == "map" and not options.checkpoint:
-        parser.error("suite map tests a trained model's map: give --checkpoint FILE (`make demo` trains one)")
+        parser.error(
+            "suite map tests a trained model's map: give --checkpoint FILE, for example ckpts/lite.safetensors"
+        )
     if options.config and options.suite != "latency":
         parser.error("--config is for the suite latency")
     with usage_errors(parser):

@@ -5,7 +5,8 @@
     python predict.py --onnx ckpts/demo/best.onnx photo.jpg
 
 An ONNX file reads whole photographs (`--input photograph`): `photograph`, uint8, (H, W, 3), RGB, any size. The graph
-cuts the views itself. Outputs, all float32: `score` and `quality`, (1,), and `bias`, a scalar; for each view
+cuts the views itself. Outputs, all float32: `score` and, if the checkpoint has a mapping, `quality`, (1,), and `bias`,
+a scalar; for each view
 `map_<view>`, (1, h, w), the points that each place adds (`score` equals `bias` plus the mean of each map); and
 `view_<view>`, the views, uint8. docs/deployment.md shows it in three languages.
 
@@ -18,14 +19,14 @@ With `--input views` the file holds the network alone:
 - Outputs, all float32: `score` (B,), on the data set's scale, higher is better; `bias`, a scalar; and for each view
   `map_<view>` (B, h, w).
 
-The metadata of both: `format` is "uiqa-onnx"; `version`, `model`, `input`, `view_spec`, `calibration` and
-`branch_means` are JSON. `calibration` has four `parameters` (upper, lower, middle, width), and `quality = lower +
+The metadata of both: `format` is "uiqa-onnx"; `version`, `model`, `normalisation`, `input`, `view_spec`, `calibration`
+and `branch_means` are JSON. `calibration` has four `parameters` (upper, lower, middle, width), and `quality = lower +
 (upper - lower) / (1 + exp(-(score - middle) / |width|))` is on the MOS scale; if `calibration` or its `parameters` are
 null, the scores have no mapping. `branch_means` is what each view adds to the scores of the validation photographs on
 average, or null.
 
 A safetensors file holds the state dict and, in its header, the same metadata with the format "uiqa-checkpoint". It can
-replace the checkpoint everywhere in this project: `predict.py --checkpoint best.safetensors`.
+replace the checkpoint everywhere but in `train.py --resume`: `predict.py --checkpoint best.safetensors`.
 """
 
 import argparse

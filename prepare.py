@@ -55,8 +55,8 @@ from utils.training.options import train_parser
 BYTES_PER_SCENE = 20e6  # of six versions at 3840 x 2160; the demo set's scenes take 15 MB on average
 
 
-def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """Return the parser of prepare.py and that of its command `pack`, which reads configs."""
+def prepare_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of prepare.py, and those of its commands by name."""
     parser = make_parser("Prepare a data set.", prog="prepare.py")
     commands = parser.add_subparsers(dest="command", required=True)
     common = {"allow_abbrev": False, "formatter_class": parser.formatter_class}
@@ -83,11 +83,12 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
         help="decode every training and validation image once, for `train.py --packed`",
         description="Decode every training and validation image once and keep its views, for `train.py --packed`. Use "
         "the same options as for the training. An interrupted pack is resumed; a finished one is checked and updated. "
-        f"Exit code {EXIT_FAILED_IMAGES} if some images could not be used; the others are packed.",
+        f"Exit code {EXIT_FAILED_IMAGES} if some images could not be used; the others are packed, but the pack is "
+        "unfinished until these are repaired or taken out of the label file.",
         **common,
     )
     add_pack_options(pack)
-    return parser, pack
+    return parser, {"synthetic": synthetic, "labels": labels, "pack": pack}
 
 
 def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +101,7 @@ def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
         help="degrade photographs instead of rendering scenes: N random ones of this folder, or the N training "
         "images of this label table (from `labels`, of one data set) that people rated best",
     )
-    parser.add_argument("--seed", type=SEED, default=0, help="random seed (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="random seed")
     parser.add_argument("--height", type=integer(64), default=2160, help="in pixels")
     parser.add_argument("--width", type=integer(64), default=3840, help="in pixels")
     parser.add_argument(
@@ -125,9 +126,7 @@ def add_labels_options(parser: argparse.ArgumentParser) -> None:
         "leave out training and validation images that look like a test image of the same data set, found by a "
         f"256-bit hash (at most {MAX_DISTANCE} bits differ)",
     )
-    parser.add_argument(
-        "--seed", type=SEED, default=0, help="random seed of splits that are not published (default: 0)"
-    )
+    parser.add_argument("--seed", type=SEED, default=0, help="random seed of splits that are not published")
 
 
 def dataset_folder(text: str) -> tuple[str, str]:
@@ -192,12 +191,15 @@ def choose_photographs(source: str, count: int, seed: int) -> list[str]:
 @entry_point
 def main(args: list[str] | None = None) -> int:
     """Run a command; return the exit code."""
-    parser, pack = prepare_parser()
+    parser, commands = prepare_parser()
     args = list(sys.argv[1:] if args is None else args)
-    if args[:1] == ["pack"]:
-        return make_pack(pack, parse_options(pack, args[1:], config_parser=train_parser()))
-    options = parser.parse_args(args)
-    return write_labels(options) if options.command == "labels" else make_demo_set(options)
+    command = args[0] if args and args[0] in commands else None
+    if command == "pack":
+        return make_pack(commands[command], parse_options(commands[command], args[1:], config_parser=train_parser()))
+    if command is None:
+        parser.parse_args(args)  # which says what is wrong, or helps
+    options = parse_options(commands[command], args[1:])
+    return write_labels(options) if command == "labels" else make_demo_set(options)
 
 
 def make_demo_set(options: argparse.Namespace) -> int:

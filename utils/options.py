@@ -194,8 +194,8 @@ def add_data_options(parser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--split_by",
         metavar="COLUMN",
-        help="split the training rows at random, but keep rows that share a value in this column on one side (e.g. "
-        "user_name)",
+        help="divide the training and validation rows 80 / 20 at random, in place of the label file's own validation "
+        "split, but keep rows that share a value in this column on one side (e.g. user_name)",
     )
     add_flag(
         group,

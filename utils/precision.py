@@ -18,8 +18,9 @@ def add_precision(parser, of: str = "the trunks") -> None:
         "--precision",
         choices=list(DTYPES),
         default="fp32",
-        help=f"precision of {of}: bf16 and fp16 are faster where the hardware computes in them, and move scores by "
-        "less than 1 %% of the opinions' s.d. on average (docs/performance.md); pooling, head and map stay float32",
+        help=f"precision of {of}: bf16 and fp16 are faster where the hardware computes in them; bf16 moved scores by "
+        "less than 1 %% of the opinions' s.d. on average (docs/performance.md), fp16 was not measured; pooling, head "
+        "and map stay float32",
     )
 
 

@@ -76,7 +76,7 @@ def test_a_single_trunk_reads_the_aesthetic_view_alone():
         test_entry.test_parser(),
         predict.predict_parser(),
         flops.flops_parser(),
-        prepare.prepare_parser()[1],
+        *prepare.prepare_parser()[1].values(),
     ],
     ids=lambda p: p.prog,
 )

@@ -178,7 +178,9 @@ def format_validation(
     images = f"{count} images" if count == total else f"{count} of {total} images"
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     undefined = "" if math.isfinite(metrics["SRCC"]) else " | NaN: correlations of constant scores are undefined"
-    mapping = "" if calibration is None or calibration.parameters else f" | no mapping: {calibration.reason}"
+    mapping = " | PLCC, RMSE, MAE: mapping fitted on these images"
+    if calibration is not None and not calibration.parameters:
+        mapping = f" | no mapping: {calibration.reason}"
     if sources:
         text = f"mean over sources {text}"
         for name, source in sources.items():

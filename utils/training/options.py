@@ -231,7 +231,7 @@ def _add_multi_gpu_and_precision(group) -> None:
         group,
         "--multi_gpu",
         "use all visible GPUs with DataParallel; no effect on one GPU or the CPU. Prefer `torchrun "
-        "--nproc_per_node N train.py ...` (DistributedDataParallel), which is faster",
+        "--nproc_per_node N train.py ...` (DistributedDataParallel): a process per GPU",
     )
     group.add_argument(
         "--amp",

@@ -1,5 +1,6 @@
 """Exported graphs: PyTorch's numbers for any batch size and model, and no file if the numbers differ."""
 
+import json
 from dataclasses import replace
 
 import onnx
@@ -58,6 +59,8 @@ def test_the_file_has_all_that_scoring_needs_and_nothing_about_this_machine(expo
     assert from_onnx.view_spec == loaded.view_spec
     assert from_onnx.calibration == loaded.calibration
     assert from_onnx.branch_means == loaded.branch_means
+    metadata = {entry.key: entry.value for entry in onnx.load(exported.onnx).metadata_props}
+    assert json.loads(metadata["input"]) == VIEWS
     content = exported.onnx.read_bytes()
     for words in (b"site-packages", b"exporting.py", str(exported.onnx.parent).encode()):
         assert words not in content
