@@ -1,6 +1,7 @@
 """Write files whole or not at all, lock and hash them, and format names and errors for messages."""
 
 import csv
+import errno
 import hashlib
 import json
 import math
@@ -173,6 +174,9 @@ def exclusive_lock(path: str | os.PathLike) -> IO:
         except BlockingIOError:
             file.close()
             raise
+        except PermissionError:  # the word of SMB shares for it
+            file.close()
+            raise BlockingIOError(errno.EWOULDBLOCK, "locked by another process", str(path)) from None
         except OSError:  # some network file systems cannot lock
             return file
         with suppress(FileNotFoundError):

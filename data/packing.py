@@ -9,7 +9,7 @@ import pandas as pd
 from torch.utils.data import Dataset
 
 from data.decode import ImageError, decode_rgb, image_size, name_error
-from data.files import file_sha256, listing
+from data.files import file_sha256, listing, one_line
 from data.fragments import sample_fragments
 from data.layout import to_image
 from data.pack_format import Entry, PackError, PackPlan, Record, file_stat
@@ -94,6 +94,8 @@ class PackWriter(Dataset):
                 raise ImageError(f"{path}: changed while the pack was being made")
         except ImageError as error:
             return index, None, name_error(error, path)
+        except OSError as error:
+            return index, None, f"{path}: cannot be read: {one_line(error)}"
         try:
             with self.file.open("r+b") as file:
                 file.seek(record.offset)

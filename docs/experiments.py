@@ -205,7 +205,6 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=integer(1), default=2, metavar="N", help="runs at a time, one core each")
     parser.add_argument("--commands", action="store_true", help="only print the commands of every row")
     options = parser.parse_args(args)
-    # A teacher comes before the rows that learn from it.
     rows = [(row, seed) for row in TABLES[options.table] for seed in SEEDS]
     if options.commands:
         for row, seed in rows:
@@ -218,8 +217,12 @@ def main(args: list[str] | None = None) -> int:
         run("prepare.py synthetic --out demo_data")
     for command in dict.fromkeys(commands(row, seed, options.out)["pack"] for row, seed in rows):
         run(command)
+    teachers = {row.teacher for row, _ in rows}
+    teaching = [(row, seed) for row, seed in rows if row.name in teachers]
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = pd.DataFrame(pool.map(lambda run: result_of(*run, options.out, options.seconds), rows))
+        for part in (teaching, rows):  # teachers have finished before anything learns from them
+            results = list(pool.map(lambda run: result_of(*run, options.out, options.seconds), part))
+    results = pd.DataFrame(results)
     results.to_csv(ROOT / options.out / f"{options.table}.csv", index=False)
     print(markdown(results))
     return 0

@@ -59,6 +59,7 @@ class Trunk(nn.Module):
     fixed: Sequence[nn.Module] = ()  # submodules that stay in evaluation mode in training
     foldable: Mapping[str, str] = {}  # `models.scoring_copy.foldable_norms`
     precise: Container[str] = ()  # layers that compute in float32 also under autocast
+    has_unused_weights = False  # some layers never run, which DistributedDataParallel has to know
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -184,7 +185,7 @@ class TimmTrunk(Trunk):
         self.pixel_mean = tuple(pretrained_cfg.get("mean", IMAGENET_MEAN))
         self.pixel_std = tuple(pretrained_cfg.get("std", IMAGENET_STD))
         # Try the model once, to refuse an unsuitable one here instead of in the first batch.
-        shape, self.foldable = self._trial_pass(image_size)
+        shape, self.foldable, self.has_unused_weights = self._trial_pass(image_size)
         if len(shape) != 4 or self.num_features not in (shape[1], shape[3]):
             raise ValueError(
                 f"backbone timm:{name}: features of shape {tuple(shape)} are not a 2-D map of {self.num_features} "
@@ -198,14 +199,20 @@ class TimmTrunk(Trunk):
             self.precise = {layer for layer, _ in self.named_modules() if re.match(in_float32, layer)}
 
     @torch.no_grad()
-    def _trial_pass(self, image_size: int) -> tuple[torch.Size, dict[str, str]]:
-        """Return the shape of the features of one image, and `models.scoring_copy.foldable_norms`."""
-        training = self.net.training
+    def _trial_pass(self, image_size: int) -> tuple[torch.Size, dict[str, str], bool]:
+        """Return the shape of one image's features, `models.scoring_copy.foldable_norms`, and `has_unused_weights`."""
+        training, called = self.net.training, set()
         self.net.eval()
         image, features = torch.zeros(1, 3, image_size, image_size), []
+        hooks = [
+            module.register_forward_pre_hook(lambda module, _: called.add(module)) for module in self.net.modules()
+        ]
         foldable = foldable_norms(self, lambda: features.append(self.net.forward_features(image)))
+        for hook in hooks:
+            hook.remove()
         self.net.train(training)
-        return features[0].shape, foldable
+        with_weights = {module for module in self.net.modules() if module._parameters and module is not self.net}
+        return features[0].shape, foldable, not with_weights <= called
 
     def _feature_map(self, x: torch.Tensor) -> torch.Tensor:
         if not self.channels_last:

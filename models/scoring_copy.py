@@ -88,16 +88,16 @@ class ScoringCopies:
             trunk: a `models.backbones.Trunk`.
             device: of the pass.
         """
+        # DataParallel's replicas share the copies, but have no parameters(): their weights live for one pass only.
+        is_replica = getattr(trunk, "_is_replica", False)
+        if is_replica or trunk.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return trunk
         dtype = torch.float32
         if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
             dtype = torch.get_autocast_dtype(device.type)
         weight = next(trunk.parameters())
-        as_it_is = trunk.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
         nothing_to_gain = weight.dtype != torch.float32 or (dtype == torch.float32 and not trunk.foldable)
-        # DataParallel's replicas share the copies, but their weights live for one pass only. Inference tensors do not
-        # count their changes.
-        untraceable = getattr(trunk, "_is_replica", False) or weight.is_inference()
-        if as_it_is or nothing_to_gain or untraceable:
+        if nothing_to_gain or weight.is_inference():  # inference tensors do not count their changes
             return trunk
         with torch.inference_mode(False):  # a copy first made while scoring must follow later training steps
             if (device, dtype) not in self._copies:

@@ -17,7 +17,7 @@ from utils.calibration import Calibration
 from utils.inference import score_photographs
 from utils.predictions import predictions_table
 
-Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
+Photo = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Files are replaced whole or not at all, and messages stay on one line."""
 
 import csv
+import errno
 import fcntl
 import io
 import json
@@ -348,6 +349,14 @@ class TestExclusiveLock:
             assert os.path.samestat(os.fstat(file.fileno()), path.stat())
             with pytest.raises(BlockingIOError):
                 exclusive_lock(path)
+
+    def test_a_share_that_calls_it_a_permission_is_understood(self, tmp_path, monkeypatch):
+        def refuse(file, flags) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("fcntl.flock", refuse)
+        with pytest.raises(BlockingIOError):
+            exclusive_lock(tmp_path / ".lock")
 
     def test_where_nothing_can_be_locked_it_is_an_open_file(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "fcntl", None)

@@ -180,3 +180,30 @@ def test_a_single_view_is_scored_in_the_layout_of_a_batch():
     trunk._compute = lambda x: strides.append(x.stride()) or trunk.net.forward_features(x)
     trunk(view[None])
     assert strides == [(64 * 64 * 3, 1, 64 * 3, 3)]
+
+
+def replica_of(module: nn.Module) -> nn.Module:
+    """Return what torch.nn.parallel.replicate makes for another GPU: weights are attributes, not parameters."""
+    replica = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        setattr(replica, name, child if child is None else replica_of(child))
+    for name, parameter in module._parameters.items():
+        setattr(replica, name, parameter if parameter is None else parameter.clone())
+    return replica
+
+
+@pytest.mark.parametrize("backbone", ["swin_nano", "timm:test_resnet", "timm:tf_efficientnet_lite0"])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_a_dataparallel_replica_computes_what_the_model_does(backbone, is_training):
+    model = build_model("UIQA", backbone=backbone).train(is_training)
+    model.eval() if "efficientnet" in backbone else None  # training passes change its running statistics
+    views = {name: torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8) for name in model.view_names}
+    with torch.set_grad_enabled(is_training):
+        torch.manual_seed(0)
+        expected = model(**views)
+        torch.manual_seed(0)
+        torch.testing.assert_close(replica_of(model)(**views), expected, atol=1e-5, rtol=1e-5)
+    if not is_training:
+        with torch.inference_mode():
+            expected, maps = model.contributions(**views), replica_of(model).contributions(**views)
+            torch.testing.assert_close(maps["score"], expected["score"], atol=1e-5, rtol=1e-5)

@@ -1,5 +1,6 @@
 """The scoring loop: a score is a function of the pixels and of nothing else."""
 
+import copy
 import shutil
 from dataclasses import replace
 
@@ -208,6 +209,7 @@ def test_what_a_photograph_was_reduced_to_goes_with_its_score(model, paths):
 
 
 def test_a_score_that_is_not_finite_is_a_failure_of_its_photograph(model, paths):
+    model = copy.deepcopy(model)
     with torch.no_grad():
         model.quality[1].bias.fill_(torch.nan)
     result = score_photographs(model, PhotographDataset(paths, SPEC), torch.device("cpu"), batch_size=2)

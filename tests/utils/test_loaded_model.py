@@ -43,6 +43,7 @@ FORMS = {
     "text": str,
     "path": Path,
     "content": lambda path: path.read_bytes(),
+    "content that can change": lambda path: bytearray(path.read_bytes()),
     "pil": Image.open,
     "array": decode_rgb,
 }

@@ -125,8 +125,9 @@ def _images_below(folder: str, found: FoundImages) -> Iterator[str]:
             folders.clear()
             continue
         visited.add(os.path.realpath(root))
-        folders[:] = [name for name in folders if not name.startswith(MACHINE_MADE)]
-        for name in names:
+        # In an order of our own: the first of two names of a linked folder counts.
+        folders[:] = sorted((name for name in folders if not name.startswith(MACHINE_MADE)), key=natural_order)
+        for name in sorted(names, key=natural_order):
             path, extension = str(Path(root, name)), Path(name).suffix.lower()
             if name.startswith(MACHINE_MADE):
                 continue
@@ -184,4 +185,7 @@ def read_list(path: str | os.PathLike) -> Iterator[str]:
     unnamed = table[column] == ""
     if unnamed.any():
         raise RunError(f"{path}: row {int(unnamed.argmax()) + 1} has no image in column `{column}`")
-    yield from table[column]
+    folder = Path(path).parent
+    for name in table[column]:  # label tables name images from their own folder
+        is_beside = not os.path.exists(name) and os.path.exists(folder / name)
+        yield str(folder / name) if is_beside else name

@@ -48,7 +48,8 @@ class ScoreTable:
         if self.partial.is_symlink() or (self.partial.exists() and not self.partial.is_file()):
             raise RunError(f"{self.partial}: is not a file, but rows are written there; move it away")
         try:
-            self._lock = exclusive_lock(self.partial)
+            # Not of the partial file itself: on SMB shares a locked file cannot be read or written.
+            self._lock = exclusive_lock(_lock_file(self.partial))
         except BlockingIOError:
             raise RunError(f"{self.partial}: another job is writing here; wait, or give another --csv") from None
         try:
@@ -125,9 +126,11 @@ class ScoreTable:
         """Delete the partial file while it is locked: afterwards another job may have made a new one."""
         _manifest(self.partial).unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
+        _lock_file(self.partial).unlink(missing_ok=True)
 
     def _open(self, settings: dict, resume: bool) -> None:
         """Read the rows to go on with, and open the partial file behind them."""
+        self.partial.touch()
         content = self.partial.read_bytes()
         columns, rows, end = _read_rows(content)
         manifest = _manifest(self.partial)
@@ -184,6 +187,11 @@ class ScoreTable:
         if not self._rows:
             return "no image was scored yet"
         return f"{len(self._rows)} rows are in {self.partial}; the same command with --resume goes on"
+
+
+def _lock_file(path: Path) -> Path:
+    """Return the file that is locked while a file of rows is written."""
+    return path.with_name(f".{path.name}.lock")
 
 
 def _manifest(path: Path) -> Path:

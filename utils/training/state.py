@@ -127,7 +127,11 @@ def begin(model: QualityModel, device: torch.device, options: argparse.Namespace
     """Return the state before the first step of a model that is on its device."""
     network = model
     if world_size() > 1:  # broadcasts the weights of rank 0
-        network = nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        network = nn.parallel.DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            find_unused_parameters=any(trunk.has_unused_weights for trunk in model.trunks().values()),
+        )
     elif options.multi_gpu and options.device != "cpu":
         network = nn.DataParallel(model)
     averaged = None

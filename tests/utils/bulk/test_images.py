@@ -46,6 +46,16 @@ def test_lists_have_images_in_a_column(tmp_path):
     assert list(read_list(tmp_path / "list.PARQUET")) == ["p.jpg", "q.jpg"]
 
 
+def test_a_list_may_name_images_from_its_own_folder(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "here.jpg").touch()
+    for name in ("here.jpg", "beside.jpg"):
+        (tmp_path / "data" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    pd.DataFrame({"image": ["here.jpg", "beside.jpg", "gone.jpg"]}).to_csv("data/list.csv", index=False)
+    assert list(read_list("data/list.csv")) == ["here.jpg", "data/beside.jpg", "gone.jpg"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

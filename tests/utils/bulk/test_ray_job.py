@@ -22,6 +22,7 @@ from utils.errors import EXIT_FAILED_IMAGES, EXIT_INTERRUPTED, EXIT_UNUSABLE_INP
 ROOT = Path(__file__).parents[3]
 COUNT = 300
 BROKEN = range(5, COUNT, 37)
+MARK = "UIQA_RAY_TEST"  # in the environment of Ray's processes
 
 
 def run(trained, *words: str) -> int:
@@ -70,6 +71,7 @@ def local_ray():
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray")  # pytest's folders are too deep: a socket's path has at most 107 letters
+    os.environ[MARK] = folder  # which its processes inherit
     ray.init(
         "local",
         num_cpus=2,
@@ -82,6 +84,7 @@ def local_ray():
     )
     yield
     ray.shutdown()
+    del os.environ[MARK]
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -134,11 +137,13 @@ def written(out: Path) -> dict[Path, int]:
 
 
 def actors() -> list[int]:
-    """Return the processes of Ray's actors that hold the model."""
+    """Return the processes of this test's actors that hold the model."""
+    mark = f"{MARK}={os.environ[MARK]}".encode()
     pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"Scorer" in (process / "cmdline").read_bytes().split(b"\0")[0]:
+            is_ours = mark in (process / "environ").read_bytes().split(b"\0")
+            if is_ours and b"Scorer" in (process / "cmdline").read_bytes().split(b"\0")[0]:
                 pids.append(int(process.name))
         except OSError:  # it has ended in the meantime
             continue
@@ -164,6 +169,7 @@ def test_an_interrupted_job_resumes_and_a_killed_actor_neither_loses_nor_repeats
         add(folder, kind, rows)
         if not killed:
             killed.append(actors())
+            assert killed[0], "no actor to kill"
             os.kill(max(killed[0]), signal.SIGKILL)
 
     with monkeypatch.context() as patch:

@@ -203,7 +203,7 @@ def test_the_partial_file_is_deleted_while_it_is_locked_and_only_once(tmp_path, 
     def watched(path: Path, missing_ok: bool = False) -> None:
         if path.name == "scores.csv.partial":
             with pytest.raises(BlockingIOError):
-                exclusive_lock(path)
+                exclusive_lock(tmp_path / ".scores.csv.partial.lock")
             locked.append(path.name)
         unlink(path, missing_ok=missing_ok)
 
@@ -232,7 +232,6 @@ def test_an_interruption_after_the_end_names_the_csv(tmp_path):
 
 def test_a_failure_to_clean_up_does_not_hide_the_error(tmp_path, monkeypatch):
     def fail(*_) -> None:
-        (tmp_path / "scores.csv.partial").unlink()
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(ScoreTable, "_open", fail)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from data.views import ViewSpec
@@ -75,8 +76,8 @@ def test_a_state_that_is_resumed_is_the_state_that_was_saved(state, tmp_path):
 
 def test_ranks_wrap_the_model_in_distributed_data_parallel_also_if_multi_gpu_is_set(monkeypatch):
     monkeypatch.setattr(state_module, "world_size", lambda: 2)
-    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda model, device_ids: ("DDP", model))
-    model = nn.Linear(1, 1)
+    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda model, **options: ("DDP", model))
+    model = build_model("SwinT", backbone="timm:test_resnet", view_sizes={"aesthetic": 64})
     options = train_parser().parse_args(["--device=cpu", "--multi_gpu"])
     assert begin(model, torch.device("cpu"), options).network == ("DDP", model)
 
@@ -113,3 +114,24 @@ def test_trunks_learn_at_their_own_rate_and_frozen_weights_are_not_optimised():
     assert (head["lr"], trunks["lr"]) == (0.5, 0.05)
     assert set(head["params"]) == set(model.quality.parameters())
     assert {*head["params"], *trunks["params"]} == {p for p in model.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "unused"),
+    [("timm:mobilenetv4_conv_small_050", True), ("timm:test_resnet", False), ("swin_nano", False)],
+)
+def test_weights_that_never_run_do_not_stop_ddp(backbone, unused, monkeypatch):
+    monkeypatch.setattr(state_module, "world_size", lambda: 2)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = build_model("SwinT", backbone=backbone, view_sizes={"aesthetic": 64})
+        state = begin(model, torch.device("cpu"), train_parser().parse_args(["--device=cpu"]))
+        for _ in range(3):
+            state.network(aesthetic=torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert (
+        (model.feature_extraction.net.conv_head.weight.grad is None)
+        if unused
+        else not state.network.find_unused_parameters
+    )
