@@ -178,7 +178,7 @@ def format_validation(
     images = f"{count} images" if count == total else f"{count} of {total} images"
     text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     undefined = "" if math.isfinite(metrics["SRCC"]) else " | NaN: correlations of constant scores are undefined"
-    mapping = " | PLCC, RMSE, MAE: mapping fitted on these images"
+    mapping = " | PLCC, RMSE, MAE val-fitted"
     if calibration is not None and not calibration.parameters:
         mapping = f" | no mapping: {calibration.reason}"
     if sources:

@@ -32,7 +32,7 @@ def test_a_validation_line_says_what_is_undefined():
     metrics = {"SRCC": 0.5, "MAE": 0.1}
     mapping = fit_calibration(np.arange(9.0), np.arange(9.0) ** 0.5, "validation")
     assert format_validation(metrics, 9, 9, mapping) == (
-        "validation (9 images): SRCC 0.5000, MAE 0.1000 | PLCC, RMSE, MAE: mapping fitted on these images"
+        "validation (9 images): SRCC 0.5000, MAE 0.1000 | PLCC, RMSE, MAE val-fitted"
     )
     assert format_validation(metrics, 8, 9, mapping).startswith("validation (8 of 9 images):")
     none = Calibration(None, "validation", "the scores are constant")
