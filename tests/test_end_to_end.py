@@ -83,6 +83,7 @@ def published_layout(tmp_path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_the_published_command_trains_with_multi_gpu_true_false_and_absent(published_layout):
     for run, more in {"true": "--multi_gpu True", "false": "--multi_gpu False", "absent": ""}.items():
         command = [sys.executable, "-u", str(ROOT / PUBLISHED_COMMAND.split()[0])]
@@ -95,6 +96,7 @@ def test_the_published_command_trains_with_multi_gpu_true_false_and_absent(publi
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_released_weights_and_calibration_are_evaluated_on_the_official_test_split(tmp_path):
     data = tmp_path / "UHDIQA"
     make_synthetic_dataset(data, scenes=3, seed=2, workers=2, height=600, width=900)
@@ -109,6 +111,7 @@ def test_released_weights_and_calibration_are_evaluated_on_the_official_test_spl
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_a_real_photograph_scores_as_the_plain_way_has_it(uhd_iqa_dir, tmp_path):
     """With UHD_IQA_DIR: every JPEG under it, from the file to the score of the paper's model."""
     torch.manual_seed(0)

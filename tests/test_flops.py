@@ -24,6 +24,7 @@ def paper(tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_the_papers_model_has_the_published_figures(paper):
     assert paper["params_m"] == pytest.approx(82.85, rel=0.0005)
     published = {"ptflops_aten": 69.65, "torch_counter": 69.45, "ptflops_pytorch": 43.53}
@@ -35,6 +36,7 @@ def test_the_papers_model_has_the_published_figures(paper):
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_branches_and_head_add_up_to_the_model(paper):
     for entry in (paper, paper["executed"]):
         for counter, total in entry["gmacs"].items():

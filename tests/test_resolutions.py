@@ -96,6 +96,7 @@ def test_a_full_resolution_count_is_that_of_a_real_pass(counts):
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_the_papers_model_costs_the_same_at_every_size(paper):
     assert len(paper) == 4 * len(resolutions.SIZES)
     own = paper[paper["method"].str.startswith("UIQA")]
@@ -105,6 +106,7 @@ def test_the_papers_model_costs_the_same_at_every_size(paper):
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_uhd_costs_swin_at_full_resolution_in_proportion_to_the_pixels_of_a_view(paper):
     """Windows make Swin linear in the pixels: a photograph has 36 times as many as a view of 480 x 480."""
     branch = gmacs(paper, "UIQA", "UHD") / 3

@@ -89,6 +89,7 @@ def test_the_contributions_sum_to_the_score(name, backbone):
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_the_contributions_of_the_papers_model_sum_to_the_score():
     model = build_model("UIQA").eval()
     views = {name: torch.randint(0, 256, (1, 3, 480, 480), dtype=torch.uint8) for name in model.view_names}
@@ -194,6 +195,7 @@ def test_a_three_branch_swin_can_overfit_eight_photographs():
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_the_papers_model_takes_a_training_step_at_480_pixels():
     torch.manual_seed(0)
     model = build_model("UIQA").train()
@@ -212,6 +214,7 @@ def test_the_papers_model_takes_a_training_step_at_480_pixels():
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_a_compiled_model_scores_and_trains_as_an_eager_one():
     """Also with a batch of another size, and with training and scoring in turn."""
     models = []

@@ -29,6 +29,7 @@ def test_the_limit_of_evaluation_is_the_slower_of_decoding_and_network(jpeg, set
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_eager_and_compiled_passes_give_the_plain_scores(jpeg, settings):
     figures = network_suites.forward(jpeg, settings).figures
     assert figures["max_abs_diff"] < 1e-5

@@ -151,6 +151,7 @@ def actors() -> list[int]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_an_interrupted_job_resumes_and_a_killed_actor_neither_loses_nor_repeats_rows(
     local_ray, trained, photographs, expected, tmp_path, monkeypatch, capsys
 ):
@@ -210,6 +211,7 @@ def descendants(mark: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")
 def test_a_local_ray_is_quiet_and_leaves_no_process(trained, photographs, expected, tmp_path):
     mark = f"UIQA_TEST={tmp_path}"
     words = ["--checkpoint", trained.best, "--ray", "--out", "out", "--device=cpu", photographs]

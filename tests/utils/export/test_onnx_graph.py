@@ -142,6 +142,7 @@ def test_safetensors_of_a_shared_trunk_has_every_name(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_swin_trunks_are_exported(tmp_path):
     torch.manual_seed(0)
     model = build_model("UIQA", backbone="swin_nano")

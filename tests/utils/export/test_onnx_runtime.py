@@ -210,6 +210,7 @@ def test_a_graph_without_maps_is_one_error_that_names_the_file(exported, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.paper
 def test_the_papers_model_scores_a_4k_jpeg_as_pytorch_does(tmp_path, capfd):
     torch.manual_seed(2)
     torch.save(build_model("UIQA").state_dict(), tmp_path / "UIQA.pth")

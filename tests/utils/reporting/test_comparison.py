@@ -9,6 +9,7 @@ from scipy import stats
 
 import test as test_entry
 from utils.errors import EXIT_UNUSABLE_INPUT, RunError
+from utils.reporting import comparison
 from utils.reporting.comparison import compare, compare_sources, comparison_text
 
 
@@ -154,7 +155,8 @@ def test_a_comparison_by_a_missing_or_coarse_column_says_so(table, tmp_path, cap
     assert "two checkpoints, not two methods" in result["compares"]
 
 
-def test_data_sets_are_compared_one_by_one(table, tmp_path, capsys):
+def test_data_sets_are_compared_one_by_one(table, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(comparison, "RESAMPLES", 100)
     second = table.assign(image="b" + table["image"], mos=5 * table["mos"], score=5 * table["score"])
     both = pd.concat([table.assign(source="one"), second.assign(source="five")])
     worse = both.assign(score=both["score"].to_numpy()[::-1])
@@ -162,7 +164,7 @@ def test_data_sets_are_compared_one_by_one(table, tmp_path, capsys):
     result = compare_sources(*paths, "source")
     assert list(result) == ["one", "five"]
     for name, rows in both.groupby("source"):
-        alone = compare(*write(tmp_path, c=rows, d=worse.loc[(worse["source"] == name).to_numpy()]))
+        alone = compare(*write(tmp_path, c=rows, d=worse.loc[(worse["source"] == name).to_numpy()]), resamples=100)
         assert result[name] == alone
     assert test_entry.main(["--compare", *paths, "--source_column", "source", f"--json={tmp_path}/c.json"]) == 0
     assert "five: Two checkpoints, 80 images" in capsys.readouterr().out
