@@ -4,7 +4,8 @@
 
 The ridge regression reads frozen features of EfficientNet-Lite0 (means and standard deviations over each of its five
 stages, on the whole photograph at its own size) and chooses its penalty on 1,000 training images. The other control
-gives every photograph the mean opinion of the training images of its group. Features are kept beside the table, so
+gives every photograph the mean opinion of the training images of its group. And where pictures look alike, their
+opinions should agree: how far they do is the last measure. Features are kept beside the table, so
 that the command can be interrupted.
 """
 
@@ -34,6 +35,7 @@ BACKBONE = "tf_efficientnet_lite0"
 PENALTIES = 10.0 ** np.arange(-1, 7, 0.5)
 CHOICE = 1000  # training images on which the penalty is chosen
 SAVE_EVERY = 500
+PAIRS = 100
 
 
 @torch.no_grad()
@@ -88,6 +90,29 @@ def ridge(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int = 0) -> np.n
     return predict(order, PENALTIES[int(np.argmin(errors))], test)
 
 
+def agreement_of_similar_images(x: np.ndarray, mos: np.ndarray, pairs: int = PAIRS) -> tuple[float, float]:
+    """Return how far opinions of images that look alike agree, which limits every score.
+
+    Args:
+        x: features, (n, C).
+        mos: opinions, (n,).
+        pairs: how many of the most similar pairs of images are looked at.
+
+    Returns:
+        The largest distance in a pair, in standard deviations of a feature (root of the mean square), and the
+        correlation between the opinions of its two images.
+    """
+    z = ((x - x.mean(0)) / (x.std(0) + 1e-6)).astype(np.float32)
+    squares = np.square(z).sum(1)
+    distances = squares[:, None] + squares[None] - 2 * z @ z.T
+    first, second = np.triu_indices(len(z), 1)
+    distances = distances[first, second]
+    nearest = np.argpartition(distances, min(pairs, len(distances)) - 1)[:pairs]
+    one, other = mos[first[nearest]], mos[second[nearest]]
+    correlation = np.corrcoef(np.concatenate([one, other]), np.concatenate([other, one]))[0, 1]  # in both orders
+    return float(np.sqrt(max(0, distances[nearest].max()) / x.shape[1])), float(correlation)
+
+
 @entry_point
 def main(args: list[str] | None = None) -> int:
     """Measure both controls on the test split of one source."""
@@ -129,6 +154,13 @@ def main(args: list[str] | None = None) -> int:
     if has_groups:
         print("Within groups, the ridge regression; PLCC, RMSE and MAE are of raw scores")
         print(measures_table(report["ridge on ImageNet features, within groups"]))
+        print(f"Opinions of the {PAIRS} most similar pairs of images in each group:")
+        features_of = np.stack([x[path] for path in frame["path"]])
+        for name in sorted(frame["group"].unique()):
+            rows = (frame["group"] == name).to_numpy()
+            distance, correlation = agreement_of_similar_images(features_of[rows], frame["mos"].to_numpy()[rows])
+            report[f"similar pairs, {name}"] = {"distance": distance, "correlation": correlation}
+            print(f"  {name}: correlation {correlation:.3f}, distance up to {distance:.2f} s.d. of a feature")
     if options.json:
         write_json(options.json, report)
     return 0

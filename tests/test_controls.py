@@ -27,6 +27,19 @@ def test_a_ridge_regression_finds_a_linear_relation(controls, monkeypatch):
     assert np.corrcoef(predicted, y[200:])[0, 1] > 0.95
 
 
+def test_opinions_of_similar_images_agree_as_far_as_they_were_made_to(controls):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 10))
+    x = np.concatenate([x, x + 0.001 * generator.normal(size=x.shape)])  # everything twice
+    quality = generator.normal(size=200)
+    certain = np.concatenate([quality, quality])
+    distance, correlation = controls.agreement_of_similar_images(x, certain, 50)
+    assert distance < 0.01
+    assert correlation == pytest.approx(1)
+    noisy = certain + generator.normal(size=400)  # as much noise as signal
+    assert controls.agreement_of_similar_images(x, noisy, 200)[1] == pytest.approx(0.5, abs=0.1)
+
+
 @pytest.fixture
 def table(tmp_path) -> Path:
     generator, rows = np.random.default_rng(1), []
