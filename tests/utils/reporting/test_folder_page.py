@@ -384,7 +384,8 @@ class TestInABrowser:
         assert opened.locator("#title").inner_text() == f"4 of {COUNT}"
         opened.keyboard.press("Escape")
         assert not opened.locator("#dialog").is_visible()
-        assert opened.evaluate("document.activeElement.title").endswith(data["name"][3])
+        # Its close event comes a little later.
+        wait_until(opened, f"document.activeElement.title.endsWith({json.dumps(data['name'][3])})")
         opened.locator(".cell .open").last.click()
         opened.keyboard.press("ArrowRight")
         assert title.inner_text() == data["name"][-1]
