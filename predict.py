@@ -200,7 +200,8 @@ def predict(
     if options.json != "-":
         print(table(rows))
         before = f" ({len(images) - len(remaining)} scored before)" if len(remaining) < len(images) else ""
-        speed = "" if drawings.pictures or not remaining else f": {tally.summary()}"  # drawing would count as scoring
+        is_timed = remaining and not drawings.pictures and len(errors) < len(rows)
+        speed = f": {tally.summary()}" if is_timed else ""  # drawing would count as scoring
         scored = f"{len(rows) - len(errors)} of {len(rows)} images scored"
         print(f"{scored} by {options.checkpoint or options.onnx}{before}{speed}", file=sys.stderr)
     calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"

@@ -76,7 +76,7 @@ def main(args: list[str] | None = None) -> int:
     with usage_errors(parser):
         device = select_device(options.device)
         spec = view_spec(options)
-        replace(spec, patches=options.validation_patches)  # which must fit, too
+        replace(spec, patches=options.validation_patches)  # raises if the patches of validation have too many pixels
         check_precision(options.precision, options.backbone)
         warn_if_slow(options.precision, device)
         torch.manual_seed(options.random_seed)  # initial weights of the head and, from scratch, of the trunks

@@ -46,11 +46,11 @@ def look_alikes_of_test(table: pd.DataFrame, num_workers: int = 1) -> tuple[list
 
     with ThreadPoolExecutor(max(1, num_workers)) as pool:
         hashes = list(pool.map(attempt, table["path"]))
-    problems = [str(found) for found in hashes if isinstance(found, ImageError)]
-    is_readable = [isinstance(found, np.ndarray) for found in hashes]
-    table, bits = table[is_readable], np.array([found for found in hashes if isinstance(found, np.ndarray)])
-    if table.empty:
+    is_damaged = np.array([isinstance(result, ImageError) for result in hashes], bool)
+    problems = [str(result) for result in hashes if isinstance(result, ImageError)]
+    if is_damaged.all():
         return [], problems
+    table, bits = table[~is_damaged], np.array([result for result in hashes if not isinstance(result, ImageError)])
     is_test = (table["split"] == "test").to_numpy()
     signs = np.where(bits, 1, -1).astype(np.float32)
     others, tested = signs[~is_test], signs[is_test].T

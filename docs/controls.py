@@ -4,9 +4,9 @@
 
 The ridge regression reads frozen features of EfficientNet-Lite0 (means and standard deviations over each of its five
 stages, on the whole photograph at its own size) and chooses its penalty on 1,000 training images. The other control
-gives every photograph the mean opinion of the training images of its group. And where pictures look alike, their
-opinions should agree: how far they do is the last measure. Features are kept beside the table, so
-that the command can be interrupted.
+gives every photograph the mean opinion of the training images of its group. Where pictures look alike, their opinions
+should agree: how far they do is the last measure. Features are kept beside the table, so that the command can be
+interrupted.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BACKBONE = "tf_efficientnet_lite0"
 PENALTIES = 10.0 ** np.arange(-1, 7, 0.5)
 CHOICE = 1000  # training images on which the penalty is chosen
 SAVE_EVERY = 500
-PAIRS = 100
+PAIRS = 100  # of similar images, whose opinions are compared
 
 
 @torch.no_grad()

@@ -260,13 +260,15 @@ class TestInABrowser:
 
     @pytest.mark.parametrize("opened", [("plain", "dark", 390)], indirect=True)
     def test_a_press_while_photographs_finish_opens_the_card(self, opened, photographs, expected):
-        expect = pytest.importorskip("playwright.sync_api").expect
         self.drop(opened, photographs)
-        opened.locator(".card").last.hover()
+        card = opened.locator(".card").last
+        card.hover()
+        name = card.locator(".name").inner_text()
         opened.mouse.down()
         self.drop(opened, photographs, "6 of 6 done, 2 failed")
         opened.mouse.up()
-        expect(opened.locator("#detail")).to_be_visible()
+        opened.locator("#detail").wait_for()
+        assert opened.inner_text("#detail-name") == name
 
     def test_the_whole_picture_of_a_card_is_seen(self, opened, photographs):
         self.drop(opened, photographs)

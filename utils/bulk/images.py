@@ -163,6 +163,8 @@ def _matches(pattern: Path) -> list[str]:
 def read_list(path: str | os.PathLike) -> Iterator[str]:
     """Yield the images in the column `image` of a CSV or Parquet table or, if there is none, in `path`.
 
+    A name that is not there from the working directory, but is from the table's folder, is completed by this folder.
+
     Raises:
         RunError: the table cannot be read or is empty, has neither column, or a row without a name.
     """

@@ -204,10 +204,10 @@ def check_same_training(path: Path, checkpoint: Checkpoint, options: dict, finge
         if before.get(name) != options.get(name)
     ]
     # Earlier versions kept no hash of the order.
-    before, now = checkpoint.fingerprint.split(), fingerprint.split()
-    if before[:2] != now[:2]:
+    saved, present = checkpoint.fingerprint.split(), fingerprint.split()
+    if saved[:2] != present[:2]:
         changes.append("the images or MOS labels differ")
-    elif before[2:] and before[2:] != now[2:]:
+    elif saved[2:] and saved[2:] != present[2:]:
         changes.append("the training images are in another order, or their --distill_from scores differ")
     if changes:
         raise RunError(
