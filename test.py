@@ -32,6 +32,7 @@ from utils.memory import keep_freed_memory
 from utils.options import (
     check_fragment_draws,
     load_labels,
+    several_sources_note,
     take_data_options,
 )
 from utils.precision import check_precision, warn_if_slow
@@ -46,7 +47,7 @@ from utils.reporting.measures import (
     resampling_groups,
     summary,
 )
-from utils.reporting.notes import count_training_images, orientation_notes, several_sources_note, training_notes
+from utils.reporting.notes import count_training_images, orientation_notes, training_notes
 from utils.reporting.options import test_parser
 from utils.reporting.page import write_report
 from utils.reporting.scoring import ScoredSplit, by_source, measure_controls, read_split, score_split
@@ -68,6 +69,8 @@ def main(args: list[str] | None = None) -> int:
         parser.error("give a model with --checkpoint FILE (or scores with --predictions CSV, or --compare A.csv B.csv)")
     if options.controls and options.predictions:
         parser.error("--controls scores photographs; leave out --predictions")
+    if options.calibration and options.predictions:
+        parser.error("--calibration: the qualities of --predictions stay as they are; score again to map them anew")
     options.split = options.split or split_of(options.predictions)
     with usage_errors(parser):
         device = select_device(options.device)
@@ -196,11 +199,13 @@ def measure_split(
     report["controls"] = None
     if options.controls:
         report["controls"] = measure_controls(scored, loaded, options.fragment_draws, score, options.resample_by)
-    if loaded and labels:
+    rows = scored.table
+    if labels:
         rows = labels.split(options.split)
         rows = rows[rows["image"].isin(scored.table["image"])]
+    if loaded and labels:
         if options.split != "train":
-            count = count_training_images(rows, trained)
+            count = count_training_images(rows, trained, loaded.fingerprint)
         notes += training_notes(labels, len(rows), options.split, count, trained, options.database)
     if loaded and loaded.sources and source is None and options.split != "train":
         notes.append(
@@ -208,7 +213,7 @@ def measure_split(
             f"{loaded.options['score_scale']}: if the label file has images of several data sets, give --source_column"
         )
     elif source is None:
-        notes += several_sources_note(scored.table)
+        notes += several_sources_note(rows)
     notes += few_groups_note(resampling_groups(scored.table, options.resample_by), options.resample_by)
     if labels and options.database == "csv":
         notes += orientation_notes(report, options.lower_is_better, trained)
@@ -217,6 +222,7 @@ def measure_split(
     warn(notes)
     return report | {
         "source": source,
+        "is_training_known": not loaded or bool(trained),
         "database": options.database,
         "training_images": count,
         "notes": [*(labels.notes if labels else ()), *notes],
@@ -226,7 +232,7 @@ def measure_split(
         "split_rule": labels.split_rule if labels else None,
         "fingerprint": data_fingerprint(scored.table),
         "fragment_draws": options.fragment_draws,
-        "precision": options.precision if loaded else None,
+        "precision": options.precision if scored.tally else None,
         "failures": scored.failures,
         "images_per_s": scored.tally.images_per_s if scored.tally else None,
         "data_wait": scored.tally.data_wait if scored.tally else None,
@@ -247,7 +253,7 @@ def write_measures(
 
     Those of several data sets are in one file, under `sources` by name.
     """
-    content = reports.get(None, {"sources": reports})
+    content = reports.get(None, {"sources": reports, "failures": scored.failures})
     if scored.tally:
         path = folder / f"test_{split}.json"
         write_json(path, content)

@@ -42,7 +42,7 @@ from utils.precision import check_precision, warn_if_slow
 from utils.progress import progress_bar, say
 from utils.training.data import TrainingData, handle_bad_images, load_training_data, proportions, unusable_images
 from utils.training.initialise import initial_weights
-from utils.training.logs import EpochLog, format_validation, log_result, log_setup, start_logs, write_logs
+from utils.training.logs import EpochLog, format_validation, log_result, log_setup, start_logs, write_logs, write_tables
 from utils.training.options import check_options, run_name, train_parser
 from utils.training.run import (
     Run,
@@ -119,6 +119,8 @@ def train(
     # Its writer starts a thread, so only after the data workers are forked.
     curves = start_logs(logs, data, vars(options), is_resumed) if rank() == 0 else None
     run = Run(options, data, spec, device, snapshots, logs, curves, interruption)
+    if state.history and rank() == 0:
+        write_tables(run, state)  # the last epoch's may be missing
     log_setup(run, model, source)
     return fit(state, batches, order.steps, run)
 
@@ -228,13 +230,17 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
             asked = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - asked
-            handle_bad_images(batch["errors"], state.skipped, training.paths, options.on_bad_image)
             if run.curves and first_step + step == 0:
                 for name, view in batch["views"].items():
                     run.curves.add_images(f"first batch/{name}", view[:LOGGED_IMAGES].flatten(0, -4), 0)
 
             seed_torch(options.random_seed, first_step + step, rank())  # stochastic depth and dropout
-            counts, signals = zip(*all_gather_ints(len(batch["mos"]), run.interruption.signal), strict=True)
+            stops = options.on_bad_image == "stop" and len(batch["errors"])
+            numbers = all_gather_ints(len(batch["mos"]), run.interruption.signal, stops)
+            counts, signals, stops = zip(*numbers, strict=True)
+            if any(stops) and first_step + step:
+                save_before_stop(state, log, run)
+            handle_bad_images(batch["errors"], state.skipped, training.paths, options.on_bad_image)
             losses = None
             sources = batch["source"].to(device, non_blocking=True) if run.data.has_sources else None
             if sum(counts):
@@ -266,6 +272,14 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
             if is_save_due and step + 1 < steps:
                 run.save_last(state)
     return log.close()
+
+
+def save_before_stop(state: TrainingState, log: EpochLog, run: Run) -> None:
+    """Save a training that a bad image stops, as it was before this step."""
+    log.read_losses(leave=0)
+    state.totals = dict(log.whole.totals)
+    run.save_last(state)
+    say(f"Saved {run.last} after step {state.step} of epoch {state.epoch + 1}; --resume auto continues from there")
 
 
 def validate(state: TrainingState, run: Run) -> tuple[dict, int]:

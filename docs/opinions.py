@@ -13,12 +13,14 @@ again. --row NAME makes one row.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from threading import Lock
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,7 @@ from scipy import stats
 
 sys.path.insert(0, str(ROOT))
 
-from data.files import listing, write_csv
+from data.files import exclusive_lock, listing, write_csv
 from data.label_files import TableError, read_labels
 from utils.command_line import entry_point, integer
 from utils.errors import RunError
@@ -143,6 +145,15 @@ def commands(row: Row, fold: int, seed: int, out: Path) -> dict[str, str]:
     return {name: " ".join(line.split()) for name, line in lines.items()}
 
 
+def wait_for_lock(path: Path) -> IO:
+    """Lock a file until it is closed, as soon as other commands have released it."""
+    while True:
+        try:
+            return exclusive_lock(path)
+        except BlockingIOError:
+            time.sleep(0.1)
+
+
 class Scores:
     """The scores of all runs, kept in a file: a row for each photograph, a column for each row of a table and seed.
 
@@ -163,10 +174,11 @@ class Scores:
 
     def add(self, column: str, scores: pd.Series) -> None:
         """Keep the scores of a run, by name of the photograph."""
-        with self.lock:
+        with self.lock, wait_for_lock(self.file.with_suffix(".lock")):
             self.table = self._read()  # another command may have added its own
             self.table.loc[scores.index, column] = scores.round(4)
             write_csv(self.file, self.table.rename_axis("image").reset_index())
+            self.file.with_suffix(".lock").unlink()
 
     def of(self, column: str, fold: int) -> pd.DataFrame | None:
         """Return `score`, `mos` and `group` of a fold's photographs, or None if the run is not finished."""
@@ -179,7 +191,9 @@ class Scores:
 def train_and_test(row: Row, fold: int, seed: int, out: Path) -> pd.Series:
     """Train and test a run; return the scores of the fold's photographs, by name."""
     lines = commands(row, fold, seed, out)
-    run(lines["train"])
+    trained = out / "ckpts" / f"{row.run_name}_{fold}_{seed}"
+    if (trained / "last.pth").exists() or not (trained / "best.pth").exists():  # else only the scores were lost
+        run(lines["train"])
     run(lines["test"])
     predictions = pd.read_csv(out / "logs" / f"{row.run_name}_{fold}_{seed}" / "predictions_test.csv")
     scores = predictions["score"].set_axis([Path(image).name for image in predictions["image"]])

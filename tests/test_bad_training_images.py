@@ -96,3 +96,40 @@ def test_a_validation_photograph_that_is_damaged_during_an_epoch_costs_no_epoch(
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     broken, whole = (pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("broken", "whole"))
     pd.testing.assert_frame_equal(broken, whole)
+
+
+def test_a_training_photograph_that_is_damaged_during_an_epoch_costs_no_step(
+    command, tiny_dataset, tmp_path, monkeypatch, capsys
+):
+    folder = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+    contents = {path: path.read_bytes() for path in (folder / "training").iterdir()}
+    steps, seed = [], train.seed_torch
+
+    def damage_before_the_second_step(*given) -> None:
+        steps.append(given)
+        seed(*given)
+        for path in contents:
+            path.write_bytes(b"no photograph")
+
+    words = ["--pairing=batch", "--batch_size=1"]
+    assert train.main(command("whole", *words, folder=folder)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "seed_torch", damage_before_the_second_step)
+        assert train.main(command("broken", *words, folder=folder)) == EXIT_UNUSABLE_INPUT
+    assert "after step 1 of epoch 1; --resume auto" in capsys.readouterr().out
+    for path, content in contents.items():
+        path.write_bytes(content)
+    assert train.main(command("broken", *words, "--resume=auto", folder=folder)) == 0
+    ends = [load_checkpoint(tmp_path / "ckpts" / run / "last.pth").state_dict for run in ("broken", "whole")]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    histories = [pd.read_csv(tmp_path / "logs" / run / "history.csv") for run in ("broken", "whole")]
+    pd.testing.assert_frame_equal(*histories)
+
+
+def test_a_history_that_was_not_written_is_written_when_the_run_is_resumed(command, tmp_path):
+    assert train.main(command("run")) == 0
+    history = tmp_path / "logs/run/history.csv"
+    before = history.read_bytes()
+    history.unlink()
+    assert train.main(command("run", "--resume=auto")) == 0
+    assert history.read_bytes() == before

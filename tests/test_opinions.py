@@ -150,3 +150,18 @@ def test_the_size_of_the_file_is_a_control(opinions, labels, tmp_path):
     labels["mos"] = np.arange(len(labels))
     contents = opinions.file_sizes(labels[labels["source"] == "SR4KIQA"], tmp_path)
     assert contents.measure(contents.drawn(None))["SRCC"] == pytest.approx(1)
+
+
+def test_a_trained_run_whose_scores_were_lost_is_only_tested_again(opinions, tmp_path, monkeypatch):
+    row, ran = opinions.TABLES["branches"][0], []
+    folder = tmp_path / "ckpts" / f"{row.run_name}_0_0"
+    folder.mkdir(parents=True)
+    (tmp_path / "logs" / folder.name).mkdir(parents=True)
+    predictions = pd.DataFrame({"image": ["a/1.jpg", "a/2.jpg"], "mos": [1.0, 2.0], "score": [1.5, 1.0]})
+    predictions.to_csv(tmp_path / "logs" / folder.name / "predictions_test.csv", index=False)
+    monkeypatch.setattr(opinions, "run", lambda line: ran.append(line.split()[0]))
+    (folder / "best.pth").touch()
+    assert opinions.train_and_test(row, 0, 0, tmp_path).to_dict() == {"1.jpg": 1.5, "2.jpg": 1.0}
+    (folder / "last.pth").touch()
+    opinions.train_and_test(row, 0, 0, tmp_path)
+    assert ran == ["test.py", "train.py", "test.py"]

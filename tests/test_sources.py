@@ -69,12 +69,13 @@ def test_the_history_has_each_source_and_their_mean(folder):
         np.testing.assert_allclose(history[name], (history[f"{name}_one"] + history[f"{name}_hundred"]) / 2)
 
 
-def test_scores_have_the_scale_of_one_source(folder, tiny_dataset):
+def test_scores_have_the_scale_of_one_source(folder):
     loaded = load_model(folder / "ckpts" / "two" / "best.pth")
     assert set(loaded.sources) == {"one", "hundred"}
-    mean = loaded.sources["hundred"].mean
-    photograph = next((tiny_dataset / "test").iterdir())
-    assert abs(loaded.score(str(photograph)).score - mean) < mean
+    source = loaded.sources["hundred"]
+    assert 20 < source.mean < 90
+    kept = load_checkpoint(folder / "ckpts" / "two" / "best.pth").mos_scale
+    assert kept == pytest.approx({"mean": source.mean, "sd": source.sd})
 
 
 def test_each_source_is_reported_on_its_own_scale(evaluated, folder):
@@ -240,3 +241,30 @@ def test_predictions_of_several_sources_are_not_pooled_without_a_word(evaluated,
         test_script.main(["--predictions", f"{folder}/logs/two/predictions_test.csv", "--logdir", f"{folder}/l"]) == 0
     )
     assert "give --source_column source" in capsys.readouterr().err
+
+
+def test_a_model_of_one_source_that_scores_several_and_a_training_on_several_warn(
+    labels, exported, tiny_model_options, tmp_path, capsys
+):
+    data = ["--database", "csv", "--metadata", str(labels)]
+    assert test_script.main(["--checkpoint", str(exported.checkpoint), *data, "--logdir", f"{tmp_path}/logs"]) == 0
+    assert "give --source_column source" in capsys.readouterr().err
+    words = [*data, *tiny_model_options, "--num_epochs", "1", "--num_workers", "0", "--device", "cpu"]
+    assert train.main([*words, "--snapshot", f"{tmp_path}/ckpts", "--logdir", f"{tmp_path}/logs"]) == 0
+    assert "Note: the column source names several data sets" in capsys.readouterr().out
+
+
+def test_a_source_that_cannot_be_scored_at_all_is_among_the_failures(labels, folder, tmp_path, capsys):
+    table = pd.read_csv(labels)
+    is_broken = (table["source"] == "one") & (table["split"] == "test")
+    (tmp_path / "broken.jpg").write_bytes(b"no photograph")
+    for number, row in enumerate(table.index[is_broken]):
+        shutil.copy(tmp_path / "broken.jpg", tmp_path / f"{number}.jpg")
+        table.loc[row, "image"] = f"{tmp_path}/{number}.jpg"
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    words = ["--checkpoint", f"{folder}/ckpts/two/best.pth", "--database", "csv", "--source_column", "source"]
+    more = ["--metadata", f"{tmp_path}/labels.csv", "--logdir", f"{tmp_path}/logs", "--json", f"{tmp_path}/m.json"]
+    assert test_script.main([*words, *more]) == EXIT_FAILED_IMAGES
+    measured = json.loads((tmp_path / "m.json").read_text())
+    assert set(measured["sources"]) == {"hundred"}
+    assert len(measured["failures"]) == is_broken.sum()

@@ -239,6 +239,9 @@ def _load_ours(path: Path, checkpoint: Checkpoint, calibration_path: str | os.Pa
         options=checkpoint.options,
         architecture=checkpoint.model,
         sources=checkpoint.sources,
+        fingerprint=checkpoint.fingerprint.partition(" ")[
+            0
+        ],  # then follow that of the validation images, and the order
     )
 
 

@@ -60,6 +60,7 @@ class LoadedModel:
         architecture: name and options for `models.build_model`, without the view sizes; empty for ONNX files.
         sources: the data sets it was trained on by name (`utils.checkpoint.Source`), if there are several; scores are
             on the scale of the one that `options["score_scale"]` names.
+        fingerprint: of the names and opinions of its training images; empty for released weights and ONNX files.
     """
 
     model: nn.Module
@@ -69,6 +70,7 @@ class LoadedModel:
     options: dict
     architecture: dict
     sources: Mapping | None = None
+    fingerprint: str = ""
 
     def with_max_pixels(self, max_pixels: int | None) -> "LoadedModel":
         """Return the model with another limit on the size of images; None keeps its own."""

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from data.decode import DEFAULT_MAX_PIXELS
 from data.patches import POLICIES
 from data.saliency import METHODS
@@ -232,15 +234,15 @@ def take_data_options(options: argparse.Namespace, trained: dict) -> None:
     add_data_options(parser)
     defaults = vars(parser.parse_args([]))
     is_other_format = options.database not in (None, trained.get("database"))
-    # Another folder or format has another label file.
+    # Another folder or format has another label file, which may lack the columns of the first.
     not_inherited = {"metadata"} if options.database_dir is not None or options.database is not None else set()
     if not_inherited or options.metadata is not None:
-        not_inherited.add("source_column")
+        not_inherited |= {"source_column", "split_by"}
         # The images of an own label file lie beside it; those of UHD-IQA and AVA stay where they are.
         if is_other_format or "csv" in (options.database, trained.get("database")) or options.metadata is None:
             not_inherited.add("database_dir")
     if is_other_format:
-        not_inherited |= {"lower_is_better", "split_by"}
+        not_inherited.add("lower_is_better")
     for name in DATA_OPTIONS:
         if getattr(options, name) is None:
             value = None if name in not_inherited else trained.get(name)
@@ -261,6 +263,16 @@ def load_labels(options: argparse.Namespace, splits: Sequence[str]) -> LabelTabl
             )
         values["database_dir"] = Path(options.metadata).parent
     return load_table(splits=splits, **values)
+
+
+def several_sources_note(table: pd.DataFrame) -> list[str]:
+    """Return a warning if opinions that are used together are of several data sets."""
+    if "source" not in table or table["source"].nunique() < 2:
+        return []
+    return [
+        "the column source names several data sets, whose opinions may have different scales: give --source_column "
+        "source to keep them apart"
+    ]
 
 
 def add_compute_options(parser) -> argparse._ArgumentGroup:

@@ -23,7 +23,8 @@ FORMAT = "uiqa-checkpoint"
 PICKLE_START, ZIP_START = b"\x80", b"P"
 VERSION = 2  # 2: the view specification holds its table of fractions
 DESCRIPTION = (  # metadata entries
-    *("version", "model", "normalisation", "view_spec", "calibration", "branch_means", "options", "sources", "input"),
+    *("version", "model", "normalisation", "view_spec", "calibration", "branch_means", "options", "sources"),
+    *("fingerprint", "input"),
 )
 
 WHERE_TO_GET_WEIGHTS = (

@@ -7,9 +7,9 @@ import pandas as pd
 
 from utils.errors import RunError
 from utils.metrics import bootstrap_distribution, plcc, srcc
+from utils.options import several_sources_note
 from utils.predictions import read_predictions
 from utils.reporting.measures import few_groups_note, resampled_text, resampling_groups
-from utils.reporting.notes import several_sources_note
 
 RESAMPLES = 10_000
 SCOPE = "two checkpoints, not two methods: the variation between training seeds is not included"

@@ -188,8 +188,8 @@ def protocol_notes(report: dict) -> dict[str, str]:
         caveat = "; optimistic: training images are included"
     comparable = "; comparable with the published tables" if split == "test" and is_published and not caveat else ""
     mapping = report["val_fitted"] and report["val_fitted"]["mapping"]
-    if mapping and not mapping.startswith(("fitted on validation", "as in")):
-        caveat = ""  # the mapping of released weights: on which of these images they were trained is not known
+    if not report.get("is_training_known", True):
+        caveat = ""  # released weights do not say on which of these images they were trained
     notes = {"raw": f"no mapping, raw scores{caveat or comparable}"}
     if mapping:
         own = mapping.startswith("fitted on validation")

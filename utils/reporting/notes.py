@@ -6,19 +6,21 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from data.tables import ALL, OFFICIAL_SPLIT, LabelTable, TableError
+from data.tables import ALL, OFFICIAL_SPLIT, LabelTable, TableError, data_fingerprint
 from utils.options import DATA_OPTIONS, load_labels, take_data_options
 
 
-def count_training_images(rows: pd.DataFrame, trained: Mapping[str, object]) -> int | None:
+def count_training_images(rows: pd.DataFrame, trained: Mapping[str, object], fingerprint: str = "") -> int | None:
     """Return how many images a checkpoint was trained on.
 
     Args:
         rows: of a label table, with the images' `path`.
         trained: options of the run that trained the checkpoint; empty for released weights.
+        fingerprint: of the run's training images, if the checkpoint has it.
 
     Returns:
-        The number of images; None if that cannot be known: for released weights, or without the run's label file.
+        The number of images; None if that cannot be known: for released weights, or without the run's label file as it
+        was then.
     """
     if not trained:
         return None
@@ -29,7 +31,9 @@ def count_training_images(rows: pd.DataFrame, trained: Mapping[str, object]) -> 
         training = load_labels(options, ("train", "val")).split("train")
     except (TableError, OSError):
         return None
-    return int(rows["path"].map(os.path.realpath).isin(set(training["path"].map(os.path.realpath))).sum())
+    count = int(rows["path"].map(os.path.realpath).isin(set(training["path"].map(os.path.realpath))).sum())
+    has_changed = fingerprint and fingerprint != data_fingerprint(training, options.source_column)
+    return None if has_changed and not count else count
 
 
 def training_notes(
@@ -50,24 +54,18 @@ def training_notes(
     if count:
         return [f"the checkpoint was trained on {count} of the {images} images: measures are optimistic"]
     if trained:
-        unknown = "the checkpoint may have been trained on some of these images: its training labels cannot be read"
-        return [unknown] if count is None and split == ALL else []
+        unknown = (
+            "the checkpoint may have been trained on some of these images: its training labels cannot be read, or have "
+            "changed since"
+        )
+        its_labels = os.path.realpath(str(trained.get("metadata"))) == os.path.realpath(labels.source)
+        return [unknown] if count is None and (split == ALL or its_labels) else []
     has_training_rows = split == ALL or (split == "val" and labels.split_rule != OFFICIAL_SPLIT)
     if database == "csv" or not has_training_rows:
         return []
     return [
         "the weights may have been trained on some of these images: they do not say on which, and the authors of the "
         "released ones drew 80 % of the same training rows"
-    ]
-
-
-def several_sources_note(table: pd.DataFrame) -> list[str]:
-    """Return a warning if predictions that are measured together are of several data sets."""
-    if "source" not in table or table["source"].nunique() < 2:
-        return []
-    return [
-        "the column source names several data sets, whose opinions may have different scales: give --source_column "
-        "source to measure each by itself"
     ]
 
 

@@ -167,7 +167,8 @@ def teacher_scores(path: str, images: pd.Series, source_column: str | None = Non
     if len(missing):
         raise RunError(
             f"--distill_from {path}: lacks the scores of {len(missing)} of {len(scores)} training images, for example "
-            f"{missing[0]}. Write it with: python test.py --split train and the teacher's --checkpoint"
+            f"{missing[0]}. Write it with: python test.py --split train and the teacher's --checkpoint; images "
+            "that it cannot read must leave the label file"
         )
     return scores.to_numpy(float)
 

@@ -20,6 +20,7 @@ from utils.checkpoint import Source
 from utils.distributed import HostCopy, world_size
 from utils.environment import environment
 from utils.errors import RunError
+from utils.options import several_sources_note
 from utils.progress import Tally, say
 from utils.training.data import TrainingData
 from utils.training.run import Run
@@ -43,7 +44,15 @@ def start_logs(logs: Path, data: TrainingData, options: dict, resumed: bool) -> 
 
 def write_logs(run: Run, state: TrainingState, metrics: dict[str, float]) -> None:
     """Write the history after an epoch: CSV, picture and TensorBoard."""
-    logs, curves = run.logs, run.curves
+    write_tables(run, state)
+    for name, value in (state.history[-1] | state.speeds[-1]).items():
+        run.curves.add_scalar(f"{'validation' if name in metrics else 'epoch'}/{name}", value, state.epoch)
+    run.curves.flush()
+
+
+def write_tables(run: Run, state: TrainingState) -> None:
+    """Write the history so far: CSV files and a picture."""
+    logs = run.logs
     write_csv(logs / "history.csv", state.history)
     write_csv(logs / "speed.csv", state.speeds)
     draw_curves(state.history, logs / "curves.png")
@@ -51,9 +60,6 @@ def write_logs(run: Run, state: TrainingState, metrics: dict[str, float]) -> Non
         write_csv(
             logs / "skipped.csv", [{"image": path, "error": error} for path, error in sorted(state.skipped.items())]
         )
-    for name, value in (state.history[-1] | state.speeds[-1]).items():
-        curves.add_scalar(f"{'validation' if name in metrics else 'epoch'}/{name}", value, state.epoch)
-    curves.flush()
 
 
 class EpochLog:
@@ -157,7 +163,8 @@ def log_setup(run: Run, model: QualityModel, source: str) -> None:
     data_parallel = options.multi_gpu and world_size() == 1 and run.device.type == "cuda"
     devices = torch.cuda.device_count() if data_parallel else world_size()
     say(f"Labels: {table.source} ({counts}; {table.split_rule})")
-    for note in table.notes:
+    pooled = [] if options.source_column else several_sources_note(table.split("train"))
+    for note in (*table.notes, *pooled):
         say(f"Note: {note}")
     if run.data.has_sources:
         counts = np.bincount(run.data.training.sources)

@@ -83,6 +83,14 @@ def test_only_the_test_split_is_comparable_with_published_tables(split, mapping,
     assert ("optimistic" in notes["raw"]) == (split != "test")
 
 
+@pytest.mark.parametrize("split", ["val", "train"])
+def test_only_of_released_weights_it_is_not_known_whether_measures_are_optimistic(split, report):
+    mapped = report["val_fitted"] | {"mapping": "not possible: too few validation images"}
+    notes = protocol_notes(report | {"split": split, "val_fitted": mapped, "is_training_known": True})
+    assert "optimistic" in notes["raw"]
+    assert "optimistic" not in protocol_notes(report | {"split": split, "is_training_known": False})["raw"]
+
+
 def test_other_data_sets_are_not_compared_with_the_tables_of_uhd_iqa(report):
     notes = protocol_notes(report | {"n": 900, "split": "test", "database": "csv"})
     assert not any("comparable" in note for note in notes.values())

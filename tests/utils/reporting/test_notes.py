@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from label_tables import TRAINING_ONLY, labels, make
 
-from data.tables import ALL, LabelTable, load_table
+from data.tables import ALL, LabelTable, data_fingerprint, load_table
 from utils.reporting.notes import count_training_images, orientation_notes, training_notes
 
 
@@ -38,6 +38,17 @@ def test_another_seed_puts_training_images_into_validation(tmp_path):
 def test_other_images_are_no_training_images(folder, tmp_path):
     other = load_table("UHD_IQA", make(tmp_path / "other", labels()), (ALL,))
     assert count_training_images(other.split(ALL), own_options(folder)) == 0
+
+
+def test_a_label_file_that_has_changed_since_the_training_does_not_say_what_was_trained_on(folder):
+    table = load_table("UHD_IQA", folder, ("train", "test"))
+    options = own_options(folder, metadata=str(table.source))
+    rows, fingerprint = table.split("test"), data_fingerprint(table.split("train"))
+    assert count_training_images(rows, options, fingerprint) == 0
+    assert count_training_images(rows, options, "another") is None
+    assert count_training_images(table.split("train"), options, "another") == len(table.split("train"))
+    (note,) = training_notes(table, 3, "test", None, options, "UHD_IQA")
+    assert "have changed since" in note
 
 
 def test_what_cannot_be_known_is_none_and_a_warning_where_all_rows_are_read(folder, tmp_path):
