@@ -76,7 +76,7 @@ def without_pixels(file: BinaryIO) -> BytesIO:
     copy[:12] = start
     for kind, offset, end in _chunks(file) if start[:4] == b"RIFF" else _boxes(file):
         if start[:4] == b"RIFF":
-            kept = end if kind in _WEBP_METADATA else min(end, offset + _WEBP_HEADER)
+            kept = end if kind in (*_WEBP_METADATA, b"ANMF") else min(end, offset + _WEBP_HEADER)
         else:
             kept = min(end, offset + 16) if kind == b"mdat" else end
         file.seek(offset)

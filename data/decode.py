@@ -31,6 +31,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 DEFAULT_MAX_PIXELS = 160_000_000
 
 _ORIENTATION_TAG = 0x0112
+_BITS_PER_SAMPLE_TAG = 258
 _PILLOW = r"PIL\."  # its modules
 _CONTENT = (bytes, bytearray, memoryview)  # types of a file's content, as opposed to its path
 _pillow_limit_lock = Lock()
@@ -95,6 +96,8 @@ def to_rgb(
     """
     if isinstance(photo, Image.Image):
         with _image_errors("<PIL image>"):
+            if 0 in photo.size:
+                raise ImageError(f"has no pixels: {photo.width} x {photo.height}")
             _check_size(*photo.size, max_pixels)
             pixels = _rgb_of(photo)
             # Only now, because Pillow rotates TIFFs itself when it decodes them, and then drops the tag.
@@ -262,7 +265,8 @@ def _rgb_of(opened: Image.Image) -> np.ndarray:
         raise ImageError(f"32-bit pixels (mode {opened.mode}) have no known white level; convert to 8 or 16 bits first")
     if sixteen_bit:
         is_inverted = tiff.is_white_zero(opened)  # read before the pixels: Pillow drops tags with the file
-        grey = (np.asarray(opened).astype(np.float32) / 257).round().astype(np.uint8)
+        bits = max(getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE_TAG, (16,)))
+        grey = (np.asarray(opened).astype(np.float32) / ((2**bits - 1) / 255)).round().astype(np.uint8)
         return np.repeat((255 - grey if is_inverted else grey)[..., None], 3, axis=2)
     if "transparency" in opened.info:  # dropped like an alpha channel; Pillow would warn about palettes
         opened = opened.copy()

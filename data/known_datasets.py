@@ -147,7 +147,7 @@ def _read_sr4kiqa(folder: Path, paths: _Paths) -> pd.DataFrame:
 
     The content of an image is the folder that it is in; that of a missing image is not known.
     """
-    frame = pd.read_csv(folder / "MOS.csv", header=None, dtype=str, encoding="utf-8-sig")
+    frame = pd.read_csv(folder / "MOS.csv", header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     contents = frame[0].map(lambda image: paths[_key(image)].parent.name if _key(image) in paths else None)
     fold_of = {content: number for number, contents in enumerate(SR4KIQA_FOLDS) for content in contents}
     unknown = set(contents.dropna()) - set(fold_of)
@@ -199,7 +199,7 @@ def _read_spaq(folder: Path, paths: _Paths) -> pd.DataFrame:
     path = next((path for path in (folder / "Annotations" / name, folder / name) if path.is_file()), None)
     if path is None:
         raise TableError(f"SPAQ: {folder} has no Annotations/{name}")
-    frame = pd.read_excel(path, dtype=str)
+    frame = pd.read_excel(path, dtype=str, keep_default_na=False)
     return pd.DataFrame({"image": frame["Image name"], "mos": to_numbers(frame["MOS"])})
 
 

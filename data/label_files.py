@@ -39,8 +39,9 @@ def find_label_file(database: str, folder: Path) -> Path:
     """
     if database not in _PUBLISHED_NAMES:
         raise TableError(f"--database {database} needs its label file: give it with --metadata FILE")
-    folder = folder.absolute()
-    candidates = [parent / name for parent in (folder, *folder.parents[:3]) for name in _PUBLISHED_NAMES[database]]
+    # A folder may be a link, or end in "..": also look above the folder that it leads to.
+    folders = [path for start in (folder.absolute(), folder.resolve()) for path in (start, *start.parents[:3])]
+    candidates = [parent / name for parent in dict.fromkeys(folders) for name in _PUBLISHED_NAMES[database]]
     for path in candidates:
         if path.is_file():
             return path

@@ -41,7 +41,10 @@ def read_header(file: BinaryIO) -> tuple[int, int, Image.Exif]:
         raise ValueError("the PNG has no header")
     carrier = Image.new("1", (1, 1))
     carrier.info = metadata
-    return width, height, carrier.getexif()
+    try:
+        return width, height, carrier.getexif()
+    except Exception:  # a damaged EXIF block does not mean damaged pixels
+        return width, height, Image.Exif()
 
 
 def complete_picture(content: bytes) -> bytes:

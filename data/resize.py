@@ -1,4 +1,4 @@
-"""Resample images; nothing else in the project does."""
+"""Resample images for the views."""
 
 import numpy as np
 from torchvision.transforms import InterpolationMode

@@ -295,8 +295,12 @@ def make_synthetic_dataset(
             for scene, (split, file) in enumerate(zip(splits, files, strict=True))
         ]
         jobs = [pool.submit(_make_scene, *arguments) for arguments in scenes_to_make]
-        for job in progress(as_completed(jobs)):
-            job.result()
+        try:
+            for job in progress(as_completed(jobs)):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else the other scenes would be made first
+            raise
     table = pd.DataFrame([row for job in jobs for row in job.result()])
     write_csv(folder / LABEL_FILE, table)
     return table

@@ -93,6 +93,9 @@ def load_table(
     frame = read_labels(database, source, image_column, mos_column, split_column, needs_split=ALL not in splits)
     if source_column is not None:
         _check_column(frame, source, source_column)
+    for option, column in (("--split_by", split_by), ("--source_column", source_column)):
+        if column in ("image", "mos", SET, "path"):
+            raise TableError(f"{source}: {option} {column}: this name is taken; rename the column in the file")
     if lower_is_better:
         frame["mos"] = 0 - frame["mos"]
         notes.append(
@@ -246,6 +249,13 @@ def _random_split(
         # Groups go to training, in random order, until the next would exceed 80 %; the rest go to validation.
         training = names[np.cumsum(groups.value_counts()[names]) <= len(rows) * 0.8]
         validation = rows[~groups.isin(training)]
+        if 2 * len(validation) > len(rows):
+            sizes = groups.value_counts(normalize=True)
+            raise TableError(
+                f"{source}: --split_by {split_by}: its groups cannot be divided 80 / 20 by --random_seed "
+                f"{random_seed}: {sizes.index[0] or 'no entry'!r} has {sizes.iloc[0]:.0%} of the rows. Choose another "
+                "column or seed, or give a split"
+            )
         rule = f"80 / 20 of {len(rows)} rows by whole groups of {split_by!r}, RandomState({random_seed})"
     frame.loc[rows, "split"] = "train"
     frame.loc[validation, "split"] = "val"
@@ -263,6 +273,11 @@ def _image_finder(folder: Path) -> _FindImage:
     @cache
     def names_in(folder: Path) -> set[str]:
         return set(os.listdir(folder)) if folder.is_dir() else set()
+
+    @cache
+    def files_in(folder: Path) -> set[str]:
+        """Return the names of files, and of links to files."""
+        return {entry.name for entry in os.scandir(folder) if entry.is_file()} if folder.is_dir() else set()
 
     @cache
     def similar_names(folder: Path) -> dict[str, list[str]]:
@@ -284,10 +299,12 @@ def _image_finder(folder: Path) -> _FindImage:
         return path if path.is_file() else None
 
     def find_image(name: str, set_name: str) -> str | None:
-        folders = [folder, folder / set_name, folder.absolute().parent / set_name] if set_name else [folder]
+        folders = [folder]
+        if set_name:  # `folder` may be a link, or end in ".."
+            folders += [path / set_name for path in (folder, folder.absolute().parent, folder.resolve().parent)]
         for candidate in folders:
             # os.path.isfile, unlike Path.is_file, returns False for a name that is too long for the file system.
-            if os.path.isfile(candidate / name) if "/" in name else name in names_in(candidate):
+            if os.path.isfile(candidate / name) if "/" in name else name in files_in(candidate):
                 return str(candidate / name)
         # Labels made on Windows or macOS may differ in slashes, case or Unicode form, of folders as well; and spaces
         # around a name are stripped when the label file is read.

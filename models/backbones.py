@@ -130,7 +130,7 @@ class SwinTrunk(Trunk, SwinTransformer):
         for depth, stage_plans in enumerate(plans):
             mlp = self.features[2 * depth + 1][0].mlp
             tokens = x.shape[2] * x.shape[3] // 16 if depth == 0 else x.shape[1] * x.shape[2] // 4
-            images = max(1, MAX_CPU_ACTIVATIONS // (tokens * mlp[0].out_features))
+            images = max(1, MAX_CPU_ACTIVATIONS // max(1, tokens * mlp[0].out_features))
             x = torch.cat([self._stage(chunk, depth, stage_plans) for chunk in x.split(images)])
         return self.norm(x)
 

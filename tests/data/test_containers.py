@@ -58,6 +58,16 @@ def test_the_size_is_read_without_the_pixels(picture, kind, tmp_path):
     assert file.bytes_read < 1500 < len(file.getvalue()) / 2
 
 
+@pytest.mark.parametrize("lossless", [False, True])
+def test_the_size_of_an_animation_with_transparency_is_read(picture, lossless, tmp_path):
+    frames = [picture.convert("RGBA"), picture.rotate(180).convert("RGBA")]
+    for frame in frames:
+        frame.putalpha(Image.linear_gradient("L").resize(frame.size))
+    path = tmp_path / "animation.webp"
+    frames[0].save(path, save_all=True, append_images=frames[1:], lossless=lossless)
+    assert image_size(path) == picture.size[::-1] == decode_rgb(path).shape[:2]
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
 def test_an_avif_is_decoded_under_any_name(picture, tmp_path):
     picture.save(tmp_path / "photo.avif")

@@ -84,6 +84,30 @@ def test_a_damaged_exif_block_does_not_matter(picture, exif):
     assert np.array_equal(decode_rgb(encode(picture, "JPEG", exif=exif)), by_pillow(encode(picture, "JPEG")))
 
 
+@pytest.mark.parametrize("exif", [b"garbage!", b"Exif\0\0garbage", b"\0\0"])
+def test_a_damaged_exif_block_of_a_png_does_not_matter(picture, exif, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(encode(picture, "PNG", exif=exif))
+    assert np.array_equal(decode_rgb(path), np.asarray(picture))
+    assert image_size(path) == picture.size[::-1]
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_white_is_white_in_grey_tiffs_of_any_depth(bits):
+    data = bytes([0xFF] * (6 * 8 * bits // 8))
+    tags = {256: 8, 257: 6, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: 6, 279: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    offset = 8 + len(data)
+    content = struct.pack("<2sHI", b"II", 42, offset) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert (decode_rgb(content) == 255).all()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_a_pil_image_without_pixels_is_refused(size):
+    with pytest.raises(ImageError, match="no pixels"):
+        to_rgb(Image.new("RGB", size))
+
+
 def test_an_unknown_orientation_is_ignored(picture):
     exif = Image.Exif()
     exif[ORIENTATION] = 9

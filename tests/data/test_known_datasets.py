@@ -213,6 +213,15 @@ def test_an_opinion_that_is_no_number_is_refused(make):
         load_known_dataset("KADID-10k", folder)
 
 
+@pytest.mark.parametrize("line", ["Animal1_GT.jpg,0.4,", ",,"])
+def test_an_empty_cell_is_an_image_without_an_opinion(make, line):
+    folder = make("SR4KIQA")
+    with (folder / "MOS.csv").open("a") as file:
+        file.write(f"{line}\n")
+    with pytest.raises(TableError, match="1 images have no opinion"):
+        load_known_dataset("SR4KIQA", folder)
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [("SR4KIQA", "MOS.csv"), ("AVA", "AVA.txt"), ("UHD_IQA", "uhd-iqa-metadata.csv")],

@@ -3,8 +3,10 @@
 import unicodedata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from label_tables import FULL, TRAINING_ONLY, labels, make, published_split, rows
+from PIL import Image
 
 from data.tables import TableError, load_table
 
@@ -103,8 +105,23 @@ class TestSplitBy:
 
     def test_a_single_group_cannot_be_divided(self, tmp_path):
         make(tmp_path, labels(["training"] * 10), TRAINING_ONLY)
-        with pytest.raises(TableError, match=r"the train split .* is empty .*user_name"):
+        with pytest.raises(TableError, match=r"--split_by user_name: .* cannot be divided .* 100% of the rows"):
             load_table("UHD_IQA", tmp_path, ("train", "val"), split_by="user_name")
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_group_of_most_rows_turns_the_split_around_in_no_order(self, tmp_path, seed):
+        names = ["busy"] * 36 + ["rare"] * 4
+        make(tmp_path, labels(["training"] * 40, user_name=names), TRAINING_ONLY)
+        with pytest.raises(TableError, match=r"'busy' has 90% of the rows"):
+            load_table("UHD_IQA", tmp_path, ("train", "val"), random_seed=seed, split_by="user_name")
+
+    @pytest.mark.parametrize("option", ["split_by", "source_column"])
+    def test_a_column_of_the_file_that_ours_replaces_is_not_read_in_its_place(self, tmp_path, option):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+        (tmp_path / "labels.csv").write_text("file,mos,image\na.png,1,scene 1\n")
+        options = {"metadata": tmp_path / "labels.csv", "image_column": "file", option: "image"}
+        with pytest.raises(TableError, match=f"--{option} image: .*rename the column"):
+            load_table("csv", tmp_path, ("all",), **options)
 
 
 class TestPaths:
@@ -125,6 +142,27 @@ class TestPaths:
             monkeypatch.chdir(tmp_path)
             paths = load_table("UHD_IQA", folder).frame["path"]
             assert all(Path(path).is_file() for path in paths)
+
+    def test_the_folder_may_be_a_link_to_one_of_the_splits(self, tmp_path, monkeypatch):
+        make(tmp_path / "data", labels())
+        (tmp_path / "elsewhere").mkdir()
+        link = tmp_path / "elsewhere" / "images"
+        link.symlink_to(tmp_path / "data" / "training")
+        expected = load_table("UHD_IQA", tmp_path / "data").frame
+        monkeypatch.chdir(tmp_path / "data" / "training")
+        for folder in (link, ".", ".."):
+            frame = load_table("UHD_IQA", folder).frame
+            pd.testing.assert_series_equal(frame["split"], expected["split"])
+
+    def test_a_link_to_nothing_is_a_missing_image(self, tmp_path):
+        frame = labels()
+        make(tmp_path, frame)
+        path = Path(load_table("UHD_IQA", tmp_path).frame["path"][0])
+        path.unlink()
+        path.symlink_to(tmp_path / "gone.jpg")
+        with pytest.raises(TableError, match=path.name):
+            load_table("UHD_IQA", tmp_path)
+        assert len(load_table("UHD_IQA", tmp_path, skip_missing=True).frame) == len(frame) - 1
 
     def test_a_label_file_given_by_name_is_taken_from_there(self, tmp_path):
         make(tmp_path / "images", labels(["training"] * 5), "ignored.csv", layout="{image_name}")

@@ -64,3 +64,9 @@ def test_an_unknown_trunk_is_refused_by_name(backbone):
 def test_a_trunk_without_a_two_dimensional_map_is_refused_by_name():
     with pytest.raises(ValueError, match=r"test_vit.*not a 2-D map"):
         build_trunk("timm:test_vit", 64)
+
+
+@pytest.mark.parametrize("side", [16, 8])
+def test_a_view_smaller_than_the_last_merge_is_scored(side):
+    trunk = build_trunk("swin_nano", 64).eval()
+    assert trunk(torch.zeros(1, 3, side, side)).isfinite().all()

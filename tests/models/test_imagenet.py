@@ -14,9 +14,10 @@ from models.imagenet import WeightsError, imagenet_state_dict, packaged_state_di
 
 
 @pytest.mark.parametrize("backbone", ["swin_t", "timm:test_resnet"])
-def test_a_failed_download_names_the_option_for_a_local_file(backbone, monkeypatch):
+@pytest.mark.parametrize("error", [urllib.error.URLError("no network"), ValueError("Unknown scheme for proxy URL")])
+def test_a_failed_download_names_the_option_for_a_local_file(backbone, error, monkeypatch):
     def no_network(*args, **kwargs):
-        raise urllib.error.URLError("no network")
+        raise error
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
@@ -60,6 +61,7 @@ class TestPackage:
     def test_a_trunk_gets_them_without_a_download(self, classifier, monkeypatch):
         monkeypatch.setattr("timm.models._builder.load_pretrained", None)  # would fail if it were called
         state = imagenet_state_dict(f"timm:{self.NAME}", 224)
+        assert imagenet_state_dict(f"timm:{self.NAME}.in1k", 224).keys() == state.keys()
         trunk = build_trunk(f"timm:{self.NAME}", 224)
         trunk.load_state_dict(state, strict=True)
         torch.testing.assert_close(trunk.net.conv_stem.weight, classifier.conv_stem.weight)
