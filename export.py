@@ -80,6 +80,8 @@ def main(args: list[str] | None = None) -> int:
     parser = export_parser()
     options = parse_options(parser, args)
     suffix = f".{options.format}"
+    if not Path(options.checkpoint).name:
+        raise RunError(f"{options.checkpoint!r} is not the name of a checkpoint")
     out = Path(options.out or Path(options.checkpoint).with_suffix(suffix))
     if out.suffix != suffix:
         raise RunError(f"{out}: files of this format need the suffix {suffix}: write {out.with_suffix(suffix)}")

@@ -22,6 +22,7 @@ from utils.bulk.ray_job import add_ray_options, check_ray_options, score_with_ra
 from utils.bulk.score_table import ScoreTable
 from utils.checkpoint import OWN_MODEL, load_model
 from utils.command_line import (
+    closed_pipes_ignored,
     entry_point,
     integer,
     make_parser,
@@ -142,6 +143,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """Report options that contradict each other; without a network, take the one of the repository."""
     if options.checkpoint is None and options.onnx is None:
         options.checkpoint = os.path.relpath(OWN_MODEL)
+    for name in ("checkpoint", "onnx", "calibration"):
+        if getattr(options, name) == "":
+            parser.error(f"--{name}: the name of the file is empty")
     if options.onnx and options.compile:
         raise RunError("--compile compiles a checkpoint's network; onnxruntime optimises an --onnx file by itself")
     if options.onnx and options.precision != "fp32":
@@ -195,20 +199,24 @@ def predict(
         problems = [(utf8(name), utf8(found.problems[name])) for name in score_table.remaining(list(found.problems))]
         if problems:
             score_table.add(pd.DataFrame(problems, columns=["image", "error"]))
-        rows = score_table.finish(found.images).to_dict("records")
+        table_of_all = score_table.finish(found.images)  # a resumed one may hold images that were not named this time
+        rows = table_of_all[table_of_all["image"].isin(set(map(utf8, found.images)))].to_dict("records")
     errors = [row["error"] for row in rows if isinstance(row["error"], str)]
     if options.json != "-":
-        print(table(rows))
+        with closed_pipes_ignored():  # the other results are not lost
+            print(table(rows))
         before = f" ({len(images) - len(remaining)} scored before)" if len(remaining) < len(images) else ""
         is_timed = remaining and not drawings.pictures and len(errors) < len(rows)
         speed = f": {tally.summary()}" if is_timed else ""  # drawing would count as scoring
         scored = f"{len(rows) - len(errors)} of {len(rows)} images scored"
         print(f"{scored} by {options.checkpoint or options.onnx}{before}{speed}", file=sys.stderr)
     calibration = loaded.calibration.describe() if loaded.calibration else "none: the checkpoint has no mapping"
+    if loaded.calibration and loaded.calibration.parameters is None:
+        print(f"warning: quality is the raw score: mapping {calibration}", file=sys.stderr)
     if options.json:
-        write_json(
-            options.json, {"checkpoint": options.checkpoint or options.onnx, "calibration": calibration, "images": rows}
-        )
+        with closed_pipes_ignored():
+            content = {"checkpoint": options.checkpoint or options.onnx, "calibration": calibration, "images": rows}
+            write_json(options.json, content)
     if drawings.report:
         details = {"model": options.checkpoint or options.onnx, "mapping to quality": calibration} | environment()
         drawings.report.write(rows, loaded.branch_means, details)

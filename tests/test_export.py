@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import torch
 from safetensors import safe_open
 
 import export
@@ -80,3 +81,17 @@ def test_the_help_describes_inputs_and_outputs_for_other_languages(capsys):
     words = " ".join(capsys.readouterr().out.split())
     for word in ("uint8", "(B, 3, S, S)", "aesthetic, distortion, salient", "map_<view> (B, h, w)", "float32"):
         assert word in words
+
+
+@pytest.mark.parametrize("name", ["", ".", "/"])
+def test_a_name_without_a_file_is_one_error(name, capsys):
+    assert export.main([name, "--format=onnx"]) == EXIT_UNUSABLE_INPUT
+    assert "is not the name of a checkpoint" in capsys.readouterr().err
+
+
+def test_the_weights_alone_know_the_images_that_they_were_trained_on(exported, tmp_path):
+    content = torch.load(exported.checkpoint, weights_only=True)
+    torch.save(content | {"fingerprint": "training validation order"}, tmp_path / "a.pth")
+    assert export.main([f"{tmp_path}/a.pth", "--format=safetensors"]) == 0
+    for name in ("a.pth", "a.safetensors"):
+        assert load_model(tmp_path / name).fingerprint == "training"

@@ -381,3 +381,40 @@ def test_two_photographs_whose_names_are_equal_in_a_table_are_a_row_and_a_failur
         assert pd.read_csv("scores.csv")["error"].notna().sum() == 1
         assert len(pd.read_csv("scores.csv")) == 2
         assert "rename it" in capsys.readouterr().err
+
+
+def test_a_reader_that_closes_the_pipe_costs_no_file(trained, photographs, tmp_path, monkeypatch):
+    class ClosedPipe(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", ClosedPipe())
+    (photographs / "broken.jpg").write_bytes(b"no photograph")
+    page = tmp_path / "page.html"
+    assert run(trained, photographs, "--json", tmp_path / "s.json", "--report", page) == EXIT_FAILED_IMAGES
+    assert len(json.loads((tmp_path / "s.json").read_text())["images"]) == 4
+    assert page.stat().st_size
+
+
+def test_a_resumed_command_is_about_its_own_images(trained, photographs, tmp_path, capsys):
+    (photographs / "broken.jpg").write_bytes(b"no photograph")
+    table = tmp_path / "scores.csv"
+    assert run(trained, photographs / "broken.jpg", photographs / "2.png", "--csv", table) == EXIT_FAILED_IMAGES
+    assert run(trained, photographs / "10.png", "--csv", table, "--resume") == 0
+    assert "1 of 1 images scored" in capsys.readouterr().err
+    assert len(pd.read_csv(table)) == 3
+
+
+@pytest.mark.parametrize("option", ["--checkpoint", "--onnx", "--calibration"])
+def test_an_empty_name_is_no_default(option, photographs, capsys):
+    with pytest.raises(SystemExit):
+        predict.main([str(photographs), option, ""])
+    assert f"{option}: the name of the file is empty" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_a_mapping_says_that_quality_is_the_score(exported, photographs, tmp_path, capsys):
+    content = torch.load(exported.checkpoint, weights_only=True)
+    content["calibration"] = {"parameters": None, "fitted_on": "validation", "reason": "4 images"}
+    torch.save(content, tmp_path / "own.pth")
+    assert predict.main([str(photographs / "2.png"), "--checkpoint", f"{tmp_path}/own.pth", "--device=cpu"]) == 0
+    assert "quality is the raw score: mapping not possible (4 images)" in capsys.readouterr().err

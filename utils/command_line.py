@@ -33,6 +33,17 @@ WEIGHTS_EXTENSIONS = (".pth", ".pt", ".safetensors", ".onnx", ".npy", ".npz")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
+@contextmanager
+def closed_pipes_ignored() -> Iterator[None]:
+    """Go on without standard output if what reads it, such as `head`, has closed it."""
+    try:
+        yield
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None  # otherwise Python reports it again when it flushes
+
+
 def entry_point(main: Callable) -> Callable:
     """Turn errors that the user can correct into one line on standard error and an exit code."""
 

@@ -171,7 +171,9 @@ def read_list(path: str | os.PathLike) -> Iterator[str]:
     try:
         if Path(path).suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
-            table = table.fillna("").astype(str) if len(table) else table
+            columns = table.columns.intersection(["image", "path"])  # others may hold what no text can replace
+            if len(table) and len(columns):
+                table = table[columns].astype(object).where(table[columns].notna(), "").astype(str)
         else:
             table = read_csv_table(path)
     except FileNotFoundError:

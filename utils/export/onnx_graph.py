@@ -64,7 +64,8 @@ def export_safetensors(loaded: LoadedModel, path: str | os.PathLike, half: bool 
     sources = loaded.sources and {
         name: replace(source, metrics=None).to_dict() for name, source in loaded.sources.items()
     }
-    content = _description(loaded) | {"options": loaded.options, "sources": sources}
+    of_training = {"options": loaded.options, "sources": sources, "fingerprint": loaded.fingerprint}
+    content = _description(loaded) | of_training
     with replace_file(path) as unfinished:
         unfinished.write_bytes(save(state, encode(content, FORMAT)))
 

@@ -210,3 +210,12 @@ def test_pipes_and_devices_in_a_folder_are_problems_and_never_opened(tmp_path):
         assert found.images == [f"{tmp_path}/a.jpg", f"{tmp_path}/pipe.jpg", f"{tmp_path}/zero.jpg"]
         assert list(found.problems) == found.images[1:]
         assert "a pipe, a socket or a device" in found.problems[f"{tmp_path}/pipe.jpg"]
+
+
+def test_missing_values_in_other_columns_of_a_list_do_not_matter(tmp_path):
+    counts = pd.array([1, None], dtype="Int64")
+    pd.DataFrame({"count": counts, "image": ["a.jpg", "b.jpg"]}).to_parquet(tmp_path / "list.parquet")
+    assert list(read_list(tmp_path / "list.parquet")) == ["a.jpg", "b.jpg"]
+    pd.DataFrame({"image": ["a.jpg", None]}).to_parquet(tmp_path / "list.parquet")
+    with pytest.raises(RunError, match="row 2 has no image"):
+        list(read_list(tmp_path / "list.parquet"))
