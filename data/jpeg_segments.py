@@ -30,8 +30,9 @@ class Frame:
     data: int = 0  # where the first scan's data starts
 
 
-def segments(content: bytes, position: int = 0) -> Iterator[tuple[int, int, int]]:
+def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the code of each marker segment and the bounds of its payload, up to the end of the image."""
+    position = 0
     while marker := _MARKER.search(content, position):
         start = marker.end() + 2
         yield marker[0][1], start, marker.end() + int.from_bytes(content[marker.end() : start], "big")

@@ -66,6 +66,14 @@ def tiny_model_options() -> list[str]:
     ]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of exported models on one process of pytest-xdist: another would export them again."""
+    for item in items:
+        if {"exported", "exported_whole"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("exported"))
+
+
 @dataclass(frozen=True)
 class TrainedRun:
     """A finished run of train.py and where it left things."""

@@ -412,8 +412,8 @@ def test_an_empty_name_is_no_default(option, photographs, capsys):
     assert f"{option}: the name of the file is empty" in capsys.readouterr().err
 
 
-def test_a_checkpoint_without_a_mapping_says_that_quality_is_the_score(exported, photographs, tmp_path, capsys):
-    content = torch.load(exported.checkpoint, weights_only=True)
+def test_a_checkpoint_without_a_mapping_says_that_quality_is_the_score(trained, photographs, tmp_path, capsys):
+    content = torch.load(trained.best, weights_only=True)
     content["calibration"] = {"parameters": None, "fitted_on": "validation", "reason": "4 images"}
     torch.save(content, tmp_path / "own.pth")
     assert predict.main([str(photographs / "2.png"), "--checkpoint", f"{tmp_path}/own.pth", "--device=cpu"]) == 0

@@ -35,7 +35,7 @@ def test_photographs_are_cut_out_of_one_scene(runtimes, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("scorer")
+@pytest.mark.xdist_group("browser")
 def test_three_runtimes_score_twelve_photographs_as_pytorch_does(runtimes, browser, javascript):
     results = runtimes.compare(browser, javascript, load_model(), CHECKED_SIZES, 1)
     assert len(results["PyTorch"][0]) == 12

@@ -130,7 +130,7 @@ class PlainServer(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("scorer")
+@pytest.mark.xdist_group("browser")
 class TestInABrowser:
     """With Chromium and npm on the machine."""
 
@@ -303,7 +303,7 @@ class TestInABrowser:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("scorer")
+@pytest.mark.xdist_group("browser")
 def test_the_example_in_javascript_gives_pythons_score(javascript, photographs, expected):
     (example,) = re.findall(r"```js\n(.*?)```", (DOCS / "deployment.md").read_text(), flags=re.DOTALL)
     (javascript / "score.mjs").write_text(example)

@@ -16,6 +16,8 @@ from utils.checkpoint import load_checkpoint, load_model
 from utils.errors import EXIT_FAILED_IMAGES
 from utils.reporting import measures
 
+pytestmark = pytest.mark.xdist_group("sources")  # on one process, or each would train the model
+
 
 @pytest.fixture(scope="module")
 def labels(tiny_dataset, tmp_path_factory):
@@ -244,10 +246,10 @@ def test_predictions_of_several_sources_are_not_pooled_without_a_word(evaluated,
 
 
 def test_a_model_of_one_source_that_scores_several_and_a_training_on_several_warn(
-    labels, exported, tiny_model_options, tmp_path, capsys
+    labels, trained, tiny_model_options, tmp_path, capsys
 ):
     data = ["--database", "csv", "--metadata", str(labels)]
-    assert test_script.main(["--checkpoint", str(exported.checkpoint), *data, "--logdir", f"{tmp_path}/logs"]) == 0
+    assert test_script.main(["--checkpoint", str(trained.best), *data, "--logdir", f"{tmp_path}/logs"]) == 0
     assert "give --source_column source" in capsys.readouterr().err
     words = [*data, *tiny_model_options, "--num_epochs", "1", "--num_workers", "0", "--device", "cpu"]
     assert train.main([*words, "--snapshot", f"{tmp_path}/ckpts", "--logdir", f"{tmp_path}/logs"]) == 0

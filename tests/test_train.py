@@ -240,7 +240,6 @@ def test_pretraining_on_ava_starts_all_three_branches(command, tmp_path, photogr
     pretrained = tmp_path / "ckpts/ava/last.pth"
     assert train.main(command("uiqa", f"--pretrained_path={pretrained}", "--lr=1e-30", "--weight_decay=0")) == 0
     trunk, model = weights(pretrained), weights(tmp_path / "ckpts/uiqa/last.pth")
-    key = "net.stem.conv1.weight"
     key = next(name.removeprefix("feature_extraction.") for name in trunk if name.endswith("conv1.weight"))
     for branch in ("aesthetics", "distortion", "saliency"):
         torch.testing.assert_close(model[f"{branch}_feature_extraction.{key}"], trunk[f"feature_extraction.{key}"])

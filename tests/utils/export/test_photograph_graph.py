@@ -1,4 +1,4 @@
-"""A graph that reads exported_whole photographs: the views are Python's, and so are the results, without torch."""
+"""A graph that reads whole photographs: the views are Python's, and so are the results, without torch."""
 
 import subprocess
 import sys

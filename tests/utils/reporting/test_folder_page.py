@@ -27,6 +27,8 @@ from utils.reporting.folder_pictures import ReducedPhotograph
 from utils.reporting.maps import paint, relative_maps
 from utils.weights_file import read_weights_file, write_weights_file
 
+pytestmark = pytest.mark.xdist_group("browser")  # on one process, or each would make the pages
+
 EVIL = "<img src=x onerror=alert(1)>.jpg"
 BROKEN = "<b>broken.jpg"
 COUNT = 9  # photographs that are scored

@@ -17,6 +17,8 @@ from utils.metrics import MEASURES
 from utils.reporting.measures import evaluation_report
 from utils.reporting.page import write_html_report
 
+pytestmark = pytest.mark.xdist_group("browser")  # on one process, or each would make the reports
+
 EVIL = "<img src=x onerror=alert(1)>.jpg"
 EVIL_GROUP = "</script><b>&"
 
@@ -111,7 +113,9 @@ def test_a_card_shows_the_numbers_of_its_own_photograph(report):
     """The numbers on a card stand in the order of its columns, points left out."""
     text = report.read_text(encoding="utf-8")
     data = Page(text).data
-    for row, head in re.findall(r'<article class="panel card" data-row="(\d+)">\s*<header>(.*?)</header>', text, re.S):
+    cards = re.findall(r'<article class="panel card" data-row="(\d+)">\s*<header>(.*?)</header>', text, re.S)
+    assert cards
+    for row, head in cards:
         values = dict(zip(data["columns"], data["images"][int(row)]["values"], strict=True))
         assert f"<span>quality \N{MINUS SIGN} MOS {values['error']:.3f}</span>" in head
         assert f"<span>score {values['score']:.3f}</span>" in head
