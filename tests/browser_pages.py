@@ -9,3 +9,12 @@ def watch(page) -> tuple[list[str], list[str]]:
     page.on("dialog", lambda dialog: faults.append(dialog.message))
     page.on("request", lambda asked: requests.append(asked.url))
     return faults, requests
+
+
+def wait_until(page, expression: str) -> None:
+    """Wait for a condition; playwright's own wait_for_function needs `eval`, which the page's policy forbids."""
+    for _ in range(200):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"still not: {expression}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser_pages import watch
+from browser_pages import wait_until, watch
 from PIL import Image
 
 import predict
@@ -309,15 +309,6 @@ def opened_page(browser, path: Path, scheme: str = "light", width: int = 1280):
     assert [url for url in requests if not url.startswith(("data:", own)) and url != path.as_uri()] == []
 
 
-def wait_until(page, expression: str) -> None:
-    """Wait for a condition; playwright's own wait_for_function needs `eval`, which the page's policy forbids."""
-    for _ in range(200):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"still not: {expression}")
-
-
 def names(page) -> list[str]:
     return page.locator(".cell .name").all_inner_texts()
 
@@ -325,6 +316,8 @@ def names(page) -> list[str]:
 def painted(page) -> list[int]:
     """Return the sizes of the canvases of the open dialog that have been painted, in pixels."""
     page.wait_for_timeout(300)
+    canvases = "[...document.querySelectorAll('#content canvas')]"
+    wait_until(page, f"{canvases}.every(c => c.dataset.painted === undefined || c.width * c.height !== 300 * 150)")
     sizes = "canvases => canvases.filter(c => c.dataset.painted !== undefined).map(c => c.width * c.height)"
     return page.locator("#content canvas").evaluate_all(sizes)
 

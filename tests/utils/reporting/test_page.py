@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from browser_pages import watch
+from browser_pages import wait_until, watch
 
 import test as test_entry
 from utils.metrics import MEASURES
@@ -276,13 +276,11 @@ class TestInABrowser:
 
     def test_the_tool_bar_is_shown_on_hover_and_covers_neither_legend_nor_points(self, opened):
         bar, legend = opened.locator("#scatter .modebar"), opened.locator("#scatter .legend .bg").first
-        opacity = "node => getComputedStyle(node.querySelector('.modebar-group')).opacity"
+        opacity = "+getComputedStyle(document.querySelector('#scatter .modebar-group')).opacity"
         opened.mouse.move(0, 0)
-        opened.wait_for_timeout(500)
-        assert float(bar.evaluate(opacity)) == 0
+        wait_until(opened, f"{opacity} === 0")
         opened.locator("#scatter").hover()
-        opened.wait_for_timeout(500)
-        assert float(bar.evaluate(opacity)) > 0.5
+        wait_until(opened, f"{opacity} > 0.5")
         box = bar.bounding_box()
         bottom = box["y"] + box["height"]
         assert bottom <= legend.bounding_box()["y"]
@@ -310,8 +308,7 @@ class TestInABrowser:
         brightness = opened.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
         assert (brightness < 60) == dark
         opened.set_viewport_size({"width": 360, "height": 800})
-        opened.wait_for_timeout(500)  # the plots follow
-        assert opened.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        wait_until(opened, "document.documentElement.scrollWidth <= innerWidth")  # the plots follow
 
     def test_maps_can_be_hidden(self, opened):
         quality_map = opened.locator("img.map").first
