@@ -85,7 +85,7 @@ class Checkpoint:
         branch_means: points that each view adds to the validation images' scores on average, or None.
         options: of the run that trained it.
         sources: the data sets it was trained on by name, if there are several; None if opinions are of one.
-        fingerprint: of the names and opinions of the training and validation images.
+        fingerprint: of the names and opinions of the training images; that of the validation images; that of the order.
         metrics: validation measures, or None.
         epoch: number of finished epochs.
         resume: what `--resume` needs; None in a checkpoint that is only for scoring.
@@ -239,9 +239,7 @@ def _load_ours(path: Path, checkpoint: Checkpoint, calibration_path: str | os.Pa
         options=checkpoint.options,
         architecture=checkpoint.model,
         sources=checkpoint.sources,
-        fingerprint=checkpoint.fingerprint.partition(" ")[
-            0
-        ],  # then follow that of the validation images, and the order
+        fingerprint=checkpoint.fingerprint.split(" ")[0],  # behind it: of the validation images and of the order
     )
 
 
