@@ -52,6 +52,8 @@ from utils.reporting.options import test_parser
 from utils.reporting.page import write_report
 from utils.reporting.scoring import ScoredSplit, by_source, measure_controls, read_split, score_split
 
+UNUSED_BY_COMPARE = ("checkpoint", "calibration", "predictions", "split", "group_by", "controls", "report")
+
 
 @entry_point
 def main(args: list[str] | None = None) -> int:
@@ -64,6 +66,9 @@ def main(args: list[str] | None = None) -> int:
     options = parse_options(parser, args)
     say = partial(print, file=sys.stderr if options.json == "-" else sys.stdout)
     if options.compare:
+        unused = [name for name in UNUSED_BY_COMPARE if getattr(options, name)]
+        if unused:
+            parser.error(f"--compare reads two files of predictions and nothing else; leave out --{unused[0]}")
         return compare_files(*options.compare, options.source_column, options.resample_by, options.json, say)
     if not (options.checkpoint or options.predictions):
         parser.error("give a model with --checkpoint FILE (or scores with --predictions CSV, or --compare A.csv B.csv)")

@@ -2,6 +2,7 @@
 
 import pytest
 
+import test as test_entry
 from utils.options import DATA_OPTIONS
 from utils.reporting.options import test_parser as make_parser
 
@@ -17,3 +18,18 @@ def test_values_that_cannot_be_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         make_parser().parse_args(words)
     assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--compare", "a.csv", "b.csv", "--report"], "leave out --report"),
+        (["--compare", "a.csv", "b.csv", "--group_by", "subset"], "leave out --group_by"),
+        (["--predictions", "a.csv", "--calibration", "UIQA.npy"], "--calibration: the qualities of --predictions stay"),
+        (["--predictions", "a.csv", "--controls"], "leave out --predictions"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(words, message, capsys):
+    with pytest.raises(SystemExit):
+        test_entry.main(words)
+    assert message in capsys.readouterr().err
