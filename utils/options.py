@@ -1,6 +1,7 @@
 """Options that several entry points share; each default is declared once, here or in `utils/training/options.py`."""
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -234,12 +235,16 @@ def take_data_options(options: argparse.Namespace, trained: dict) -> None:
     add_data_options(parser)
     defaults = vars(parser.parse_args([]))
     is_other_format = options.database not in (None, trained.get("database"))
-    # Another folder or format has another label file, which may lack the columns of the first.
+    # Another folder or format has another label file; an own one may lack the columns of the first.
     not_inherited = {"metadata"} if options.database_dir is not None or options.database is not None else set()
     if not_inherited or options.metadata is not None:
-        not_inherited |= {"source_column", "split_by"}
+        not_inherited.add("source_column")
+        is_own = is_other_format or "csv" in (options.database, trained.get("database"))
+        present, before = (os.path.realpath(path or "") for path in (options.metadata, trained.get("metadata")))
+        if is_other_format or (is_own and present != before):
+            not_inherited.add("split_by")
         # The images of an own label file lie beside it; those of UHD-IQA and AVA stay where they are.
-        if is_other_format or "csv" in (options.database, trained.get("database")) or options.metadata is None:
+        if is_own or options.metadata is None:
             not_inherited.add("database_dir")
     if is_other_format:
         not_inherited.add("lower_is_better")

@@ -109,4 +109,15 @@ def test_the_folder_of_training_is_kept_for_another_label_file_of_the_same_data_
     options = argparse.Namespace(**dict.fromkeys(DATA_OPTIONS) | given)
     take_data_options(options, {"database": trained, "database_dir": "photographs", "split_by": "user_name"})
     assert options.database_dir == folder
-    assert (options.split_by == "user_name") == ("database" not in given)
+    assert (options.split_by == "user_name") == (trained == "UHD_IQA" and "database" not in given)
+
+
+@pytest.mark.parametrize(("metadata", "split_by"), [("data/../labels.csv", "scene"), ("other.csv", None)])
+def test_the_groups_of_the_split_belong_to_their_own_label_file(metadata, split_by, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    given = {"database": "csv", "metadata": metadata}
+    options = argparse.Namespace(**dict.fromkeys(DATA_OPTIONS) | given)
+    trained = {"database": "csv", "metadata": f"{tmp_path}/labels.csv", "split_by": "scene"}
+    take_data_options(options, trained)
+    assert options.split_by == split_by
