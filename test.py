@@ -204,10 +204,8 @@ def measure_split(
     report["controls"] = None
     if options.controls:
         report["controls"] = measure_controls(scored, loaded, options.fragment_draws, score, options.resample_by)
-    rows = scored.table
-    if labels:
-        rows = labels.split(options.split)
-        rows = rows[rows["image"].isin(scored.table["image"])]
+    rows = labels.split(options.split) if labels else scored.table
+    rows = rows[rows["image"].isin(scored.table["image"])]
     if loaded and labels:
         if options.split != "train":
             count = count_training_images(rows, trained, loaded.fingerprint)

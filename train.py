@@ -235,10 +235,10 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
                     run.curves.add_images(f"first batch/{name}", view[:LOGGED_IMAGES].flatten(0, -4), 0)
 
             seed_torch(options.random_seed, first_step + step, rank())  # stochastic depth and dropout
-            stops = options.on_bad_image == "stop" and len(batch["errors"])
-            numbers = all_gather_ints(len(batch["mos"]), run.interruption.signal, stops)
-            counts, signals, stops = zip(*numbers, strict=True)
-            if any(stops) and first_step + step:
+            fatal = len(batch["errors"]) if options.on_bad_image == "stop" else 0
+            of_ranks = all_gather_ints(len(batch["mos"]), run.interruption.signal, fatal)
+            counts, signals, fatals = zip(*of_ranks, strict=True)
+            if any(fatals) and first_step + step:
                 save_before_stop(state, log, run)
             handle_bad_images(batch["errors"], state.skipped, training.paths, options.on_bad_image)
             losses = None

@@ -79,8 +79,8 @@ def load_table(
         source_column: a column that says which data set each image is from; every row must have an entry.
 
     Raises:
-        TableError: the label file is missing or unusable, opinions are not finite, images are missing, or a requested
-            split is empty.
+        TableError: the label file is missing or unusable, opinions are not finite, images are missing, a requested
+            split is empty, the groups of `split_by` cannot be divided, or a column has the name of one of ours.
     """
     if database not in DATABASES:
         raise TableError(f"unknown database {database!r}: choose from {', '.join(DATABASES)}")

@@ -19,7 +19,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from threading import Lock
 from typing import IO
 
 import numpy as np
@@ -146,7 +145,7 @@ def commands(row: Row, fold: int, seed: int, out: Path) -> dict[str, str]:
 
 
 def wait_for_lock(path: Path) -> IO:
-    """Lock a file until it is closed, as soon as other commands have released it."""
+    """Lock a file until it is closed, as soon as other threads and commands have released it."""
     while True:
         try:
             return exclusive_lock(path)
@@ -164,7 +163,6 @@ class Scores:
 
     def __init__(self, file: Path, opinions: pd.DataFrame):
         self.file = file
-        self.lock = Lock()  # runs finish in several threads
         self.opinions = opinions.assign(name=[Path(image).name for image in opinions["image"]]).set_index("name")
         self.table = self._read()
 
@@ -174,7 +172,7 @@ class Scores:
 
     def add(self, column: str, scores: pd.Series) -> None:
         """Keep the scores of a run, by name of the photograph."""
-        with self.lock, wait_for_lock(self.file.with_suffix(".lock")):
+        with wait_for_lock(self.file.with_suffix(".lock")):
             self.table = self._read()  # another command may have added its own
             self.table.loc[scores.index, column] = scores.round(4)
             write_csv(self.file, self.table.rename_axis("image").reset_index())
