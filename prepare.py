@@ -53,7 +53,6 @@ from utils.progress import progress_bar
 from utils.training.options import train_parser
 
 BYTES_PER_SCENE = 20e6  # of six versions at 3840 x 2160; the demo set's scenes take 15 MB on average
-BYTES_PER_SCENE_WITH_PARTS = 2 * BYTES_PER_SCENE  # of ten versions, four of them sharp in large parts
 
 
 def prepare_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -64,8 +63,8 @@ def prepare_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argume
     synthetic = commands.add_parser(
         "synthetic",
         help="make the demo set: synthetic UHD photographs with simulated opinions",
-        description="Make synthetic UHD photographs (dead-leaves scenes, or photographs of yours, in six versions "
-        "or more) with simulated opinions, in UHD-IQA's layout. The same seed gives the same bytes.",
+        description="Make synthetic UHD photographs (dead-leaves scenes, or photographs of yours, in six versions) "
+        "with simulated opinions, in UHD-IQA's layout. The same seed gives the same bytes.",
         **common,
     )
     add_synthetic_options(synthetic)
@@ -101,12 +100,6 @@ def add_synthetic_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|CSV",
         help="degrade photographs instead of rendering scenes: N random ones of this folder, or the N training "
         "images of this label table (from `labels`, of one data set) that people rated best",
-    )
-    add_flag(
-        parser,
-        "--parts",
-        "add four versions of each scene, with each fault in a random part of the picture and an opinion that falls in "
-        "proportion to its area; they teach a quality map where a fault is",
     )
     parser.add_argument("--seed", type=SEED, default=0, help="random seed")
     parser.add_argument("--height", type=integer(64), default=2160, help="in pixels")
@@ -219,8 +212,7 @@ def make_demo_set(options: argparse.Namespace) -> int:
     if options.photographs:
         photographs = choose_photographs(options.photographs, options.scenes, options.seed)
         pixels = sum(np.prod(image_size(path, DEFAULT_MAX_PIXELS)) for path in photographs)
-    bytes_per_scene = BYTES_PER_SCENE_WITH_PARTS if options.parts else BYTES_PER_SCENE
-    require_space(folder, pixels * bytes_per_scene / (2160 * 3840))
+    require_space(folder, pixels * BYTES_PER_SCENE / (2160 * 3840))
     (folder / LABEL_FILE).unlink(missing_ok=True)  # where it is, the data set is complete
     with progress_bar(len(photographs) or options.scenes, "scenes", unit="scene") as bar:
 
@@ -238,7 +230,6 @@ def make_demo_set(options: argparse.Namespace) -> int:
             options.width,
             progress,
             photographs,
-            options.parts,
         )
     counts = ", ".join(f"{count} {split}" for split, count in table["set"].value_counts(sort=False).items())
     size = table["image_bytes"].sum() / 1e6

@@ -43,6 +43,7 @@ from utils.progress import progress_bar, say
 from utils.training.data import TrainingData, handle_bad_images, load_training_data, proportions, unusable_images
 from utils.training.initialise import initial_weights
 from utils.training.logs import EpochLog, format_validation, log_result, log_setup, start_logs, write_logs, write_tables
+from utils.training.map_loss import MapLoss
 from utils.training.options import check_options, run_name, train_parser
 from utils.training.run import (
     Run,
@@ -221,6 +222,9 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
     """
     options, training, device = run.options, run.data.training, run.device
     objective = Objective(options.pairing, options.lr_weight_L2, options.lr_weight_pair, options.distill_weight)
+    map_loss = None
+    if options.map_weight:
+        map_loss = MapLoss(options.map_weight, run.spec.n_fragment, options.random_seed, *training.opinion_scale)
     log = EpochLog(state, steps, training.paths, options.num_epochs, options.print_samples)
     first_step = state.epoch * steps  # steps of all epochs before
     state.network.train()
@@ -247,11 +251,16 @@ def train_one_epoch(state: TrainingState, batches: Iterator[dict], steps: int, r
                 losses = torch.zeros(len(LOSSES), device=device)
                 state.optimizer.zero_grad(set_to_none=True)
                 parts = split_batch(batch, training.target_names, options.accumulate, run.spec.view_sizes, device)
-                for views, targets, is_last in parts:  # one part unless --accumulate
+                for part, (views, targets, is_last) in enumerate(parts):  # one part unless --accumulate
                     with state.gradient_sync(is_last):
                         with torch.autocast(device.type, AMP_DTYPES[options.amp], enabled=options.amp != "off"):
                             scores = state.network(**views).squeeze(1)  # (n,): first images, then their partners
+                            if map_loss:
+                                draw = first_step + step, part
+                                of_map = map_loss(state.model, views["distortion"], targets[0], sum(counts), draw)
                         loss, values = objective(scores[: len(targets[0])], targets, counts, sources)
+                        if map_loss:
+                            loss, values[0] = loss + of_map, values[0] + of_map.detach()
                         # DistributedDataParallel averages gradients over ranks, but the loss is a sum over them.
                         state.scaler.scale(loss * world_size()).backward()
                     losses += values

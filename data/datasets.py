@@ -157,6 +157,12 @@ class PairDataset(Dataset):
         """Which of TARGETS the samples have."""
         return tuple(self._targets)
 
+    @property
+    def opinion_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the opinions on the scale of the loss: 0 and 1 if they are standardised."""
+        mos = self._targets["mos"]
+        return float(mos.mean()), float(mos.std(correction=0))
+
     def partner(self, index: int, epoch: int) -> int:
         """Return a photograph of the same source with another opinion, each with the same probability."""
         generator = derive_generator(Purpose.PARTNER, self.seed, int(self.samples[index]), epoch)

@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     DEGRADATION = 7
     FLIP = 8
     SOURCE = 9
+    MAP_LOSS = 10
 
 
 def derive_generator(purpose: Purpose, seed: int, *keys: int) -> np.random.Generator:

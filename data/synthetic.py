@@ -4,7 +4,6 @@ A scene is a dead-leaves image (Lee, Mumford & Huang, "Occlusion models for natu
 with power-law sizes, dropped on top of each other. It has the statistics of natural images, and camera makers use such
 charts to measure texture loss. Each scene comes in six versions: untouched, blurred, noisy, JPEG-compressed, scaled
 down and up again, and a second one with one of these four faults. Their amounts range from just visible to strong.
-On request four more versions have each fault in a random part of the picture, to teach a model where a fault is.
 
 The opinions are *simulated*, a fixed function of the amount (`simulated_mos`): no person has rated these images.
 """
@@ -37,8 +36,6 @@ AMOUNT_RANGES = {
 }
 UNTOUCHED_MOS = 0.90
 VISIBLE_MOS, STRONG_MOS = 0.85, 0.20
-PART_AREAS = (0.15, 0.6)  # of a part with a fault, as a share of the picture
-PART_ASPECTS = (0.67, 1.5)  # width over height of a part, over that of the picture
 
 TILE = 512  # side of a texture tile, pixels; a power of two, so that a bit mask wraps it around
 SMALLEST_LEAF, LARGEST_LEAF = 12.0, 900.0  # radii, pixels
@@ -51,23 +48,21 @@ def fault_amount(degradation: str, severity: float) -> float:
     return low * (high / low) ** severity
 
 
-def simulated_mos(degradation: str, amount: float, area: float = 1.0) -> float:
+def simulated_mos(degradation: str, amount: float) -> float:
     """Return the simulated opinion of a photograph, between 0.20 and 0.90 on UHD-IQA's 0-1 scale.
 
     0.90 for an untouched scene; otherwise linear in the logarithm of the amount, from 0.85 (just visible) to 0.20
-    (strong), whichever the scene. A fault in a part of the picture takes away as much less as its area is smaller. The
-    functions were fixed before any training.
+    (strong), whichever the scene. The function was fixed before any training.
 
     Args:
         degradation: "none" or a key of AMOUNT_RANGES.
         amount: in the fault's own unit; ignored for "none".
-        area: share of the picture that has the fault.
     """
     if degradation == "none":
         return UNTOUCHED_MOS
     low, high = AMOUNT_RANGES[degradation]
     severity = math.log(amount / low) / math.log(high / low)
-    return UNTOUCHED_MOS + area * (VISIBLE_MOS + (STRONG_MOS - VISIBLE_MOS) * severity - UNTOUCHED_MOS)
+    return VISIBLE_MOS + (STRONG_MOS - VISIBLE_MOS) * severity
 
 
 def texture_tiles(generator: np.random.Generator, count: int = 6) -> np.ndarray:
@@ -181,28 +176,14 @@ def degrade(image: np.ndarray, degradation: str, amount: float, generator: np.ra
     raise ValueError(f"unknown degradation {degradation!r}: choose from none, {', '.join(AMOUNT_RANGES)}")
 
 
-def random_part(height: int, width: int, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Return the rows and columns of a random rectangle in a picture, of PART_AREAS and PART_ASPECTS.
-
-    Args:
-        height, width: of the picture, pixels.
-        generator: draws the area, the aspect and the place.
-    """
-    area, aspect = generator.uniform(*PART_AREAS), generator.uniform(*np.log(PART_ASPECTS))
-    rows = min(height, max(1, round(height * math.sqrt(area / math.exp(aspect)))))
-    columns = min(width, max(1, round(width * math.sqrt(area * math.exp(aspect)))))
-    top, left = generator.integers(height - rows + 1), generator.integers(width - columns + 1)
-    return slice(top, top + rows), slice(left, left + columns)
-
-
 def _encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality, colorsubsampling="420")
 
 
 def _make_scene(
-    folder: Path, scene: int, split: str, seed: int, height: int, width: int, photograph: str | None, parts: bool
+    folder: Path, scene: int, split: str, seed: int, height: int, width: int, photograph: str | None
 ) -> list[dict]:
-    """Write the versions of one scene and return their label rows."""
+    """Write the six versions of one scene and return their label rows."""
     if photograph is None:
         image = render_scene(derive_generator(Purpose.SCENE, seed, scene), height, width)
     else:
@@ -210,25 +191,19 @@ def _make_scene(
         height, width = image.shape[:2]
     generator = derive_generator(Purpose.DEGRADATION, seed, scene)
     faults = list(AMOUNT_RANGES)
-    versions = [(version, False) for version in ("none", *faults, faults[generator.integers(len(faults))])]
-    versions += [(fault, True) for fault in faults if parts]
-    everywhere = slice(0, height), slice(0, width)
+    versions = ["none", *faults, faults[generator.integers(len(faults))]]
     rows = []
-    for (version, in_part), position in zip(versions, generator.permutation(len(versions)), strict=True):
+    for version, position in zip(versions, generator.permutation(len(versions)), strict=True):
         amount = 0.0 if version == "none" else fault_amount(version, generator.random())
         if version == "jpeg":
             amount = float(round(amount))
         name = f"{scene * len(versions) + int(position) + 1}.jpg"  # in random order, so as not to reveal the version
-        part = random_part(height, width, generator) if in_part else everywhere
-        degraded = image.copy()
-        degraded[part] = degrade(image[part], version, amount, generator)
-        area = degraded[part].size / image.size
-        encoded = _encode_jpeg(degraded, FILE_QUALITY)
+        encoded = _encode_jpeg(degrade(image, version, amount, generator), FILE_QUALITY)
         (folder / split / name).write_bytes(encoded)
         rows.append(
             {
                 "image_name": name,
-                "quality_mos": round(simulated_mos(version, amount, area), 4),
+                "quality_mos": round(simulated_mos(version, amount), 4),
                 "set": split,
                 "subset": "simulated",
                 "orig_width": width,
@@ -237,7 +212,6 @@ def _make_scene(
                 "user_name": f"scene-{scene:03d}" if photograph is None else Path(photograph).name,
                 "degradation": version,
                 "amount": round(amount, 4),
-                "area": round(area, 4),
             }
         )
     return rows
@@ -252,7 +226,6 @@ def make_synthetic_dataset(
     width: int = WIDTH,
     progress=lambda jobs: jobs,
     photographs: Sequence[str] = (),
-    parts: bool = False,
 ) -> pd.DataFrame:
     """Write a synthetic UHD data set in UHD-IQA's layout: `<folder>/<set>/<name>.jpg` and the label file.
 
@@ -265,13 +238,12 @@ def make_synthetic_dataset(
 
     Args:
         folder: created if missing.
-        scenes: number of scenes, at least 3, of six images each, or ten with `parts`.
+        scenes: number of scenes, at least 3, of six images each.
         seed: 0 <= seed < 2**32.
         workers: number of processes.
         height, width: size of every rendered image, pixels.
         progress: wraps the iterable of finished scenes, for a progress bar.
         photographs: files to degrade instead of rendering scenes; there are then as many scenes as photographs.
-        parts: add four versions of every scene, with each fault in a random part of it.
 
     Returns:
         The label table, one row an image.
@@ -291,7 +263,7 @@ def make_synthetic_dataset(
     with ProcessPoolExecutor(workers) as pool:
         files = photographs or [None] * scenes
         scenes_to_make = [
-            (folder, scene, split, seed, height, width, file, parts)
+            (folder, scene, split, seed, height, width, file)
             for scene, (split, file) in enumerate(zip(splits, files, strict=True))
         ]
         jobs = [pool.submit(_make_scene, *arguments) for arguments in scenes_to_make]

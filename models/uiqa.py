@@ -1,7 +1,7 @@
 """UIQA: three trunks read three views of a photograph, and a linear head regresses one quality score."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -138,6 +138,21 @@ class QualityModel(nn.Module):
         maps = [self._contribution_map(trunk, chunk.flatten(0, 1), weights) for chunk in chunks]
         maps = [map_.unflatten(0, chunk.shape[:2]) for map_, chunk in zip(maps, chunks, strict=True)]
         return torch.cat(maps, dim=1)
+
+    def contribution_map(self, name: str, view: torch.Tensor) -> torch.Tensor:
+        """Return what each token of one view contributes to the score: (B, 3, S, S) -> (B, h, w)."""
+        return self._contribution_map(self.trunks()[name], view, self.effective_weights()[0][name])
+
+    @contextmanager
+    def trunk_as_scored(self, name: str) -> Iterator[None]:
+        """Let the trunk of one view work as in evaluation: no dropout, and batch normalisation learns no statistics."""
+        trunk = self.trunks()[name]
+        was_training = trunk.training
+        trunk.eval()
+        try:
+            yield
+        finally:
+            trunk.train(was_training)
 
     def freeze(self, stages: int, batch_norm: bool = False) -> None:
         """Freeze the first stages of every trunk; arguments and errors as in `models.backbones.Trunk.freeze`."""

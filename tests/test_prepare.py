@@ -139,13 +139,6 @@ def test_photographs_are_degraded_in_place_of_rendered_scenes(tmp_path, capsys):
     assert abs(written - decode_rgb(tmp_path / "photos" / sharp["user_name"])).mean() < 3
 
 
-def test_photographs_may_have_faults_in_parts_as_well(tmp_path, capsys):
-    assert prepare.main(["synthetic", f"--out={tmp_path}", "--parts", *SMALL]) == 0
-    assert "30 images" in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "uhd-iqa-metadata.csv")
-    assert (table["area"] < 1).sum() == 12
-
-
 def test_too_few_photographs_are_refused(tmp_path, capsys):
     Image.new("RGB", (64, 64)).save(tmp_path / "one.png")
     assert (

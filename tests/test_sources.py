@@ -186,7 +186,7 @@ def test_a_failure_is_reported_with_its_own_source(folder, labels, tmp_path):
 
 
 def test_a_resumed_training_in_proportions_equals_one_that_never_stopped(labels, tiny_model_options, tmp_path):
-    words = ["--pairing", "batch", "--source_weights", "hundred=1,one=2", "--num_epochs"]
+    words = ["--pairing=batch", "--source_weights=hundred=1,one=2", "--n_fragment=2", "--map_weight=1", "--num_epochs"]
     histories = []
     for name, epochs in (("whole", [2]), ("parts", [1, 2])):
         for number in epochs:

@@ -359,6 +359,9 @@ def test_a_deterministic_run_has_the_same_history_to_the_last_digit(command, tmp
         (["--precision=bf16"], "timm:test_resnet has not been measured"),
         (["--model=SwinT", "--branches=salient"], "SwinT has one trunk"),
         (["--branches=salient,tasteful"], "one or more of aesthetic,distortion,salient"),
+        (["--branches=salient", "--map_weight=1"], "--map_weight needs the distortion view"),
+        (["--n_fragment=1", "--map_weight=1"], "--n_fragment 2"),
+        (["--multi_gpu=True", "--map_weight=1"], "leave out --multi_gpu"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(words, remedy, command, capsys):

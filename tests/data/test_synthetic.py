@@ -11,13 +11,11 @@ from data.decode import decode_rgb
 from data.synthetic import (
     AMOUNT_RANGES,
     LABEL_FILE,
-    PART_AREAS,
     TILE,
     UNTOUCHED_MOS,
     degrade,
     fault_amount,
     make_synthetic_dataset,
-    random_part,
     render_scene,
     simulated_mos,
     texture_tiles,
@@ -94,47 +92,6 @@ def test_each_scene_has_six_versions_with_every_fault_and_an_untouched_one(label
         assert len(versions) == 6
         assert set(counts.index) == {"none", *AMOUNT_RANGES}
         assert counts["none"] == 1
-
-
-def test_a_scene_with_parts_has_four_more_versions_with_a_fault_in_a_part(tmp_path):
-    table = make_synthetic_dataset(tmp_path, scenes=3, height=120, width=160, parts=True)
-    assert table["user_name"].value_counts().tolist() == [10, 10, 10]
-    in_part = table[table["area"] < 1]
-    assert in_part.groupby("degradation").size().to_dict() == dict.fromkeys(AMOUNT_RANGES, 3)
-    assert in_part["area"].between(PART_AREAS[0] - 0.02, PART_AREAS[1] + 0.02).all()
-    for row in table.itertuples():
-        assert row.quality_mos == pytest.approx(simulated_mos(row.degradation, row.amount, row.area), abs=2e-4)
-
-
-def test_a_fault_in_a_part_leaves_the_rest_of_the_picture_alone(tmp_path):
-    table = make_synthetic_dataset(tmp_path, scenes=3, height=240, width=320, parts=True)
-    for _, versions in table.groupby("user_name"):
-        (untouched,) = versions.loc[versions["degradation"] == "none", ["set", "image_name"]].itertuples(index=False)
-        sharp = decode_rgb(tmp_path / untouched[0] / untouched[1]).astype(int)
-        for row in versions[(versions["area"] < 1) & (versions["degradation"] == "noise")].itertuples():
-            changed = np.abs(decode_rgb(tmp_path / row.set / row.image_name) - sharp).max(2) > 12
-            rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-            box = (np.ptp(rows) + 1) * (np.ptp(columns) + 1) / changed.size
-            assert box == pytest.approx(row.area, abs=0.15)
-
-
-@pytest.mark.parametrize(("height", "width"), [(2160, 3840), (512, 512), (3000, 400), (3, 2), (1, 1)])
-def test_a_random_part_lies_in_the_picture_and_is_never_empty(height, width):
-    areas = []
-    for seed in range(50):
-        rows, columns = random_part(height, width, np.random.default_rng(seed))
-        assert 0 <= rows.start < rows.stop <= height
-        assert 0 <= columns.start < columns.stop <= width
-        areas.append((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
-    if height * width > 100:
-        assert min(areas) == pytest.approx(PART_AREAS[0], abs=0.05)
-        assert max(areas) == pytest.approx(PART_AREAS[1], abs=0.05)
-
-
-def test_the_opinion_falls_in_proportion_to_the_area():
-    whole = simulated_mos("blur", 4.0)
-    assert simulated_mos("blur", 4.0, 0.5) == pytest.approx((UNTOUCHED_MOS + whole) / 2)
-    assert simulated_mos("blur", 4.0, 0.0) == UNTOUCHED_MOS
 
 
 def test_the_file_name_does_not_reveal_the_version(labels):

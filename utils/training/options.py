@@ -15,6 +15,7 @@ from utils.options import (
     add_model_options,
     add_validation_patches,
     add_view_options,
+    view_spec,
 )
 from utils.precision import add_precision
 
@@ -182,6 +183,14 @@ def _add_objective(parser) -> None:
         metavar="X",
         help="weight of the loss against the teacher's scores",
     )
+    group.add_argument(
+        "--map_weight",
+        type=number(0),
+        default=0.0,
+        metavar="X",
+        help="teach the quality map where a fault is: degrade some mini-patches of a quarter of the photographs, and "
+        "add X times the squared error of how their maps change",
+    )
     add_validation_patches(group)
 
 
@@ -278,5 +287,12 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         )
     if (options.source_weights or options.score_scale) and not options.source_column:
         parser.error("--source_weights and --score_scale need --source_column")
+    if options.map_weight:
+        if options.multi_gpu or launched_processes() > 1:
+            parser.error("--map_weight trains on one GPU or CPU: leave out --multi_gpu and torchrun")
+        if "distortion" not in view_spec(options).views:
+            parser.error("--map_weight needs the distortion view, which this model does not read")
+        if options.n_fragment < 2:
+            parser.error("--map_weight needs at least two mini-patches along a side: --n_fragment 2")
     if options.resume and options.overwrite:
         parser.error("--resume continues a run, --overwrite restarts it: give one of them")
