@@ -116,10 +116,10 @@ class QualityModel(nn.Module):
             view consists of K images, its map is their mean, and `score_of_draw` (B, K) the score with each one alone.
         """
         views |= dict(zip(self.view_names, positional, strict=False))
-        weights, bias = self.effective_weights()
+        _, bias = self.effective_weights()
         maps, deviations = {}, []
-        for name, trunk in self.trunks().items():
-            maps[name] = self._contribution_map(trunk, views[name], weights[name])  # (B, h, w) or (B, K, h, w)
+        for name in self.trunks():
+            maps[name] = self.contribution_map(name, views[name])  # (B, h, w) or (B, K, h, w)
             if maps[name].dim() == 4:
                 per_draw = maps[name].mean(dim=(2, 3))  # (B, K)
                 deviations.append(per_draw - per_draw.mean(dim=1, keepdim=True))
@@ -128,20 +128,22 @@ class QualityModel(nn.Module):
         score_of_draw = {"score_of_draw": score[:, None] + sum(deviations)} if deviations else {}
         return {"score": score, "bias": bias, **maps, **score_of_draw}
 
-    def _contribution_map(self, trunk: nn.Module, view: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Return w . token for each token: (..., 3, S, S) -> (..., h, w)."""
+    def contribution_map(self, name: str, view: torch.Tensor) -> torch.Tensor:
+        """Return what each token of one view contributes to the score: (..., 3, S, S) -> (..., h, w).
+
+        Args:
+            name: of the view.
+            view: (B, 3, S, S), or K images of each photograph, (B, K, 3, S, S); as in `forward`.
+        """
+        trunk, weights = self.trunks()[name], self.effective_weights()[0][name]
         if view.dim() == 4:
             tokens = trunk.feature_map(self.normalise(view))
             with _no_autocast(tokens.device):
                 return tokens.to(weights.dtype) @ weights
         chunks = view.split(IMAGES_PER_PASS, dim=1)
-        maps = [self._contribution_map(trunk, chunk.flatten(0, 1), weights) for chunk in chunks]
+        maps = [self.contribution_map(name, chunk.flatten(0, 1)) for chunk in chunks]
         maps = [map_.unflatten(0, chunk.shape[:2]) for map_, chunk in zip(maps, chunks, strict=True)]
         return torch.cat(maps, dim=1)
-
-    def contribution_map(self, name: str, view: torch.Tensor) -> torch.Tensor:
-        """Return what each token of one view contributes to the score: (B, 3, S, S) -> (B, h, w)."""
-        return self._contribution_map(self.trunks()[name], view, self.effective_weights()[0][name])
 
     @contextmanager
     def trunk_as_scored(self, name: str) -> Iterator[None]:

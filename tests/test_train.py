@@ -361,7 +361,7 @@ def test_a_deterministic_run_has_the_same_history_to_the_last_digit(command, tmp
         (["--branches=salient,tasteful"], "one or more of aesthetic,distortion,salient"),
         (["--branches=salient", "--map_weight=1"], "--map_weight needs the distortion view"),
         (["--n_fragment=1", "--map_weight=1"], "--n_fragment 2"),
-        (["--multi_gpu=True", "--map_weight=1"], "leave out --multi_gpu"),
+        (["--multi_gpu=True", "--map_weight=1"], "add --multi_gpu False"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(words, remedy, command, capsys):

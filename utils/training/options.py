@@ -289,7 +289,7 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error("--source_weights and --score_scale need --source_column")
     if options.map_weight:
         if options.multi_gpu or launched_processes() > 1:
-            parser.error("--map_weight trains on one GPU or CPU: leave out --multi_gpu and torchrun")
+            parser.error("--map_weight works on one device: add --multi_gpu False, and leave out torchrun")
         if "distortion" not in view_spec(options).views:
             parser.error("--map_weight needs the distortion view, which this model does not read")
         if options.n_fragment < 2:
