@@ -48,7 +48,7 @@ PRETRAINING_PHOTOGRAPHS = 120  # of BIQ2021's training split, without their opin
 STARTS = {
     "simulated": f"--config {CONFIG} --database UHD_IQA --database_dir {{out}}/simulated --random_seed {{seed}}",
     "BIQ2021": "--config configs/lite.yaml --metadata {out}/biq2021.csv --source_weights BIQ2021=5,simulated=2 "
-    "--freeze_stages 4 --num_epochs 2 --random_seed 0",
+    "--map_weight 0 --freeze_stages 4 --num_epochs 2 --random_seed 0",
 }
 
 
