@@ -133,7 +133,7 @@ def main(args: list[str] | None = None) -> int:
     frame = frame[frame["source"] == options.source]
     training, test = frame[frame["split"] != "test"], frame[frame["split"] == "test"]
     means = training.groupby("group")["mos"].mean() if "group" in frame else pd.Series(dtype=float)
-    has_groups = bool(len(means)) and test["group"].isin(means.index).all()  # contents are in one split alone
+    has_groups = len(means) > 1 and test["group"].isin(means.index).all()  # contents are in one split alone
     x = features(frame["path"].tolist(), options.table.with_name(f"features_{options.source}.npz"))
     x = dict(zip(frame["path"], x, strict=True))
     inputs = [np.stack([x[path] for path in rows["path"]]).astype(float) for rows in (training, test)]

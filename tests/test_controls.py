@@ -77,6 +77,16 @@ def test_without_a_group_in_both_splits_the_ridge_regression_is_measured_alone(c
     assert "group" not in printed.lower()
 
 
+def test_of_a_single_group_its_mean_opinion_is_no_control(controls, table, monkeypatch, capsys):
+    monkeypatch.setattr(controls, "CHOICE", 5)
+    frame = pd.read_csv(table)
+    frame.assign(group="ss02").to_csv(table, index=False)
+    assert controls.main([str(table)]) == 0
+    printed = capsys.readouterr().out
+    assert "ridge on ImageNet features" in printed
+    assert "nan" not in printed
+
+
 def test_a_missing_table_is_one_error_with_the_remedy(controls, capsys):
     assert controls.main(["absent.csv"]) == EXIT_UNUSABLE_INPUT
     assert capsys.readouterr().err.startswith(
